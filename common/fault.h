@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fault points: places where a test makes this process fail, die or pause.
+ *
+ * PAGER_FAULT is a comma-separated list of NAME[:N][!action].  The point strikes
+ * at its Nth pass (default 1) and only then; N of 0 means every pass.
+ *   !err    fault() returns true and the code takes its error path (the default)
+ *   !kill   SIGKILL to this process, at that instruction
+ *   !pause  raise(SIGSTOP): the test looks around, then continues it by SIGCONT
+ * Without PAGER_FAULT a point costs one load and one branch. */
+#ifndef COMMON_FAULT_H
+#define COMMON_FAULT_H
+
+#include <stdbool.h>
+
+enum fault_point {
+#define FAULT(NAME, doc) FAULT_##NAME,
+#include "common/fault.def"
+#undef FAULT
+	FAULT_COUNT
+};
+
+/* Parses PAGER_FAULT from the environment.  0, or -EINVAL on a word it does not
+ * know.  Call it before the first thread and before the sandbox. */
+int fault_init(void);
+
+extern bool fault_armed;
+
+bool fault_strike(enum fault_point point);
+
+/* True when the caller must take its error path now. */
+static inline bool
+fault(enum fault_point point)
+{
+	return __builtin_expect(fault_armed, 0) && fault_strike(point);
+}
+
+#endif

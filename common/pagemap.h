@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The page map of a session: a sealed memfd that supervisor and worker share and
+ * that outlives a worker.  A header with the regions and the counters, then one
+ * byte for each 4 KiB of the image.
+ *
+ * Only a worker writes.  The supervisor maps it read-only and trusts nothing in
+ * it: the writer is unprivileged and parses what a VMM sends.  The seals keep the
+ * file from shrinking, so a mapping cannot fault.
+ *
+ * A region of larger pages uses one byte for each of its pages, starting at the
+ * byte of its first 4 KiB: see region_map_first(). */
+#ifndef COMMON_PAGEMAP_H
+#define COMMON_PAGEMAP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGE_BYTES	    UINT64_C(4096)
+#define PAGEMAP_MAGIC	    UINT64_C(0x70616765726d6170)
+#define PAGEMAP_LAYOUT	    1U
+#define PAGEMAP_MAX_REGIONS 256U
+#define PAGEMAP_HEADER_BYTES 16384U
+#define PAGEMAP_MAX_PAGES   (UINT64_C(1) << 32) /* 16 TiB of guest memory */
+
+enum page_state {
+#define PAGE(NAME, value, doc) PAGE_##NAME = (value),
+#define PAGE_T(state, event, next)
+#include "common/page.def"
+#undef PAGE
+#undef PAGE_T
+};
+
+#define PAGE_STATE_MASK	  0x03U
+#define PAGE_F_BACKGROUND 0x04U /* filled by a completion or a prefetch, not by a fault */
+
+enum counter {
+#define COUNTER(NAME, ident, doc) COUNTER_##NAME,
+#include "common/counters.def"
+#undef COUNTER
+	COUNTER_COUNT
+};
+
+/* One contiguous range of guest memory in the VMM's address space. */
+struct region {
+	uint64_t host_addr;  /* first byte, in the VMM; page_bytes aligned */
+	uint64_t size_bytes; /* multiple of page_bytes, not 0 */
+	uint64_t offset;     /* of the first byte in the image; page_bytes aligned */
+	uint64_t page_bytes; /* 4096 or 2097152 */
+};
+
+struct pagemap_header {
+	uint64_t magic;
+	uint32_t layout;
+	_Atomic uint32_t nr_regions; /* 0 before the handshake; published last */
+	uint64_t nr_pages;	     /* bytes in the map */
+	struct region regions[PAGEMAP_MAX_REGIONS];
+	_Atomic uint64_t counters[COUNTER_COUNT];
+};
+
+_Static_assert(sizeof(struct pagemap_header) <= PAGEMAP_HEADER_BYTES, "header");
+
+struct pagemap {
+	struct pagemap_header *header; /* NULL: not mapped */
+	_Atomic uint8_t *pages;	       /* nr_pages of them */
+	uint64_t nr_pages;	       /* as validated when mapped, not as the header says now */
+	size_t mapped_bytes;
+};
+
+struct pagemap_counts {
+	uint64_t absent;
+	uint64_t filling;
+	uint64_t present;
+	uint64_t removed;
+};
+
+/* Makes a sealed memfd for an image of image_bytes (rounded up to whole pages).
+ * 0 and a descriptor that the caller owns, or a negative errno. */
+int pagemap_create(uint64_t image_bytes, int *ret_fd);
+
+/* Maps a page map and checks magic, layout, size and seals: -EPROTO when they are
+ * wrong.  fd stays the caller's and is not needed afterwards. */
+int pagemap_map(struct pagemap *map, int fd, bool writable);
+void pagemap_unmap(struct pagemap *map);
+
+/* Copies at most PAGEMAP_MAX_REGIONS regions out, each clipped to what the map
+ * covers; a region that makes no sense is left out.  Returns how many. */
+uint32_t pagemap_regions(const struct pagemap *map, struct region *regions);
+
+/* Counts the pages of every region by state.  One linear pass, 60 us for 4 GiB. */
+void pagemap_count(const struct pagemap *map, struct pagemap_counts *ret);
+
+uint64_t pagemap_counter(const struct pagemap *map, enum counter counter);
+const char *counter_name(enum counter counter);
+const char *counter_doc(enum counter counter);
+/* A sum makes no sense of it: the largest of the sessions counts (names with "max"). */
+bool counter_is_max(enum counter counter);
+const char *page_state_name(enum page_state state);
+
+static inline uint64_t
+region_map_first(const struct region *r)
+{
+	return r->offset / PAGE_BYTES;
+}
+
+static inline uint64_t
+region_nr_pages(const struct region *r)
+{
+	return r->size_bytes / r->page_bytes;
+}
+
+#endif

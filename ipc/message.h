@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Messages between supervisor and worker: encode, decode, validate, name.
+ * Everything here is expanded from ipc/messages.def.  A decoded message holds
+ * values only: it owns nothing and is never freed.  No function allocates for a
+ * size that the peer names. */
+#ifndef IPC_MESSAGE_H
+#define IPC_MESSAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Raised when an old peer could misunderstand a new one.  A supervisor refuses a
+ * worker that speaks another. */
+#define IPC_PROTOCOL 1U
+
+#define IPC_MAX_FRAME_BYTES 4096U
+#define IPC_MAX_FDS	    4U
+#define IPC_MAX_FIELDS	    13U
+
+enum ipc_role { IPC_SUPERVISOR, IPC_WORKER };
+
+enum ipc_type {
+#define MSG(E, id, code, from, fds, doc) IPC_##E = (code),
+#define FIELD(id, type, name, max, doc)
+#define END(E, id)
+#include "ipc/messages.def"
+#undef MSG
+#undef FIELD
+#undef END
+};
+
+#define IPC_MEMBER_u32(name, max) uint32_t name;
+#define IPC_MEMBER_u64(name, max) uint64_t name;
+#define IPC_MEMBER_str(name, max) \
+	char name[(max) + 1];     \
+	_Static_assert((max) <= 255, #name);
+
+#define MSG(E, id, code, from, fds, doc) \
+	struct ipc_##id {                \
+		uint32_t seq;
+#define FIELD(id, type, name, max, doc) IPC_MEMBER_##type(name, max)
+#define END(E, id) \
+	}          \
+	;
+#include "ipc/messages.def"
+#undef MSG
+#undef FIELD
+#undef END
+
+struct ipc_msg {
+	enum ipc_type type;
+	union {
+		uint32_t seq; /* the first member of each */
+#define MSG(E, id, code, from, fds, doc) struct ipc_##id id;
+#define FIELD(id, type, name, max, doc)
+#define END(E, id)
+#include "ipc/messages.def"
+#undef MSG
+#undef FIELD
+#undef END
+	};
+};
+
+/* HELLO.sandbox: what confines a worker. */
+enum ipc_sandbox {
+	IPC_SANDBOX_NO_NEW_PRIVS = 1U << 0,
+	IPC_SANDBOX_NO_CAPS = 1U << 1,
+	IPC_SANDBOX_SECCOMP = 1U << 2,
+	IPC_SANDBOX_LANDLOCK = 1U << 3,
+	IPC_SANDBOX_OWN_UID = 1U << 4,
+};
+
+/* SESSION_OPEN.flags */
+enum ipc_session_flag {
+	IPC_SESSION_MEMFD = 1U << 0, /* the VMM sends the memfd behind its memory too */
+};
+
+/* SESSION_COMPLETED.outcome */
+enum ipc_completion {
+	IPC_COMPLETION_DETACHED = 0, /* graduated */
+	IPC_COMPLETION_ABORTED = 1,  /* by SESSION_ABORT; still served */
+	IPC_COMPLETION_FAILED = 2,   /* still served */
+	IPC_COMPLETION_REFUSED = 3,  /* not in a state to complete */
+	IPC_COMPLETION_GONE = 4,     /* the VMM exited meanwhile */
+};
+
+/* SESSION_ALARM.kind */
+enum ipc_alarm {
+	IPC_ALARM_IMAGE_READ = 1, /* the image cannot be read; a fault stays pending */
+	IPC_ALARM_FILL = 2,	  /* the kernel refuses a fill; a fault stays pending */
+};
+
+/* Why a frame was refused.  Zero is no error. */
+enum ipc_error {
+	IPC_OK = 0,
+	IPC_E_ENCODING, /* not one flat msgpack array of unsigned integers and strings */
+	IPC_E_CODE,	/* no such message */
+	IPC_E_SENDER,	/* that peer must not send it */
+	IPC_E_FDS,	/* not the number of descriptors that belongs to it */
+	IPC_E_COUNT,	/* not the number of fields */
+	IPC_E_FIELD,	/* a field of the wrong type, out of range, too long, or with a NUL */
+	IPC_E_TRUNCATED, /* the datagram or its descriptors were cut short */
+};
+
+/* Decodes one datagram that came with nr_fds descriptors.  Checks, in this order:
+ * flat and complete with nothing after; code; sender; descriptors; fields. */
+enum ipc_error ipc_decode(
+    struct ipc_msg *ret, const void *frame, size_t bytes, enum ipc_role sender, size_t nr_fds);
+
+/* Encodes into buf.  Returns the length, or a negative errno: -EINVAL for an
+ * unknown type or a string that is too long, -EMSGSIZE when buf is too small. */
+int ipc_encode(const struct ipc_msg *msg, void *buf, size_t bytes);
+
+/* "SESSION_OPEN"; "?" for an unknown one. */
+const char *ipc_type_name(enum ipc_type type);
+const char *ipc_error_text(enum ipc_error error);
+enum ipc_role ipc_type_sender(enum ipc_type type);
+size_t ipc_type_fds(enum ipc_type type);
+
+/* Copies src into a string field and cuts it to fit: for texts, not for names. */
+#define ipc_text(field, src) ipc_text_copy((field), sizeof(field), (src))
+void ipc_text_copy(char *dst, size_t bytes, const char *src);
+
+/* Writes PROTOCOL.md. */
+void ipc_print_docs(FILE *out);
+
+#endif

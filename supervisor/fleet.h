@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The set of children, the versions that are installed, and which one is current. */
+#ifndef SUPERVISOR_FLEET_H
+#define SUPERVISOR_FLEET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/list.h"
+#include "common/version.h"
+
+struct child;
+struct supervisor;
+
+struct fleet {
+	struct supervisor *sup;
+	struct list children; /* of struct child.link */
+	char current[VERSION_BYTES]; /* new sessions go to it; empty: none is installed */
+	uint32_t next_number;
+	/* … spawn back-off by version … */
+};
+
+/* One version as GET /versions shows it: the union of installed and running. */
+struct version_info {
+	char version[VERSION_BYTES];
+	bool installed;	/* its worker is on disk and may be executed */
+	bool current;
+	const struct child *child; /* running or starting; NULL otherwise */
+	uint64_t sessions;
+	uint64_t retry_in_ms; /* back-off left before the next start; 0: none */
+};
+
+void fleet_init(struct fleet *fleet, struct supervisor *sup);
+void fleet_fini(struct fleet *fleet);
+
+/* The running child of a version (not GONE), or NULL. */
+struct child *fleet_find(struct fleet *fleet, const char *version);
+
+/* The child that new sessions go to, started if it does not run.  It need not be
+ * ready yet.  0 and a borrowed child, or: -ENOENT nothing is installed, -EAGAIN its
+ * start is backing off, another errno of the spawn.  why gets a sentence for the client. */
+int fleet_child_for_new(struct fleet *fleet, struct child **ret, char *why, size_t why_bytes);
+
+/* Fills infos with at most max rows, newest version first.  Returns how many. */
+size_t fleet_versions(struct fleet *fleet, struct version_info *infos, size_t max);
+
+/* Drains one version: 0; -ENOENT when no child of it runs. */
+int fleet_drain(struct fleet *fleet, const char *version);
+
+/* Frees children that are GONE.  At the end of a loop turn. */
+void fleet_sweep(struct fleet *fleet);
+
+#endif

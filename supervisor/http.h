@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An HTTP/1.1 server on a Unix socket and the libev loop.  Sends no byte that would
+ * block, holds at most one request of a connection at a time, and lets a request be
+ * answered later.  Parsing is the distribution's http-parser. */
+#ifndef SUPERVISOR_HTTP_H
+#define SUPERVISOR_HTTP_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "supervisor/image.h"
+
+#define HTTP_MAX_HEADER_BYTES 16384U
+#define HTTP_MAX_BODY_BYTES   (1024U * 1024U)
+#define HTTP_MAX_PATH_BYTES   1024U
+
+struct http_server;
+
+struct http_request {
+	const char *method; /* "GET" */
+	char path[HTTP_MAX_PATH_BYTES];	 /* without the query, still percent-encoded */
+	char query[HTTP_MAX_PATH_BYTES]; /* without the '?' */
+	const char *body; /* body_bytes of them and a NUL */
+	size_t body_bytes;
+	struct peer peer;
+	void *state; /* the handler's, while the answer is due */
+	/* Set by a handler that answers later: the client went away, or the server stops.
+	 * The request is freed when it returns. */
+	void (*on_gone)(struct http_request *req);
+};
+
+/* Answers now, or keeps req and answers later by http_reply(). */
+typedef void (*http_handler_fn)(void *arg, struct http_request *req);
+
+/* Listens on fd (owned by the server from now on). */
+struct http_server *http_server_new(
+    struct ev_loop *loop, int fd, http_handler_fn handler, void *arg);
+void http_server_free(struct http_server *server);
+
+/* Ends the request, which must not be used afterwards.  body is copied; NULL for none. */
+void http_reply(struct http_request *req, int status, const char *content_type, const char *body,
+    size_t body_bytes);
+
+/* The value of a query key, percent-decoded into buf.  True when the key is there. */
+bool http_query(const struct http_request *req, const char *key, char *buf, size_t bytes);
+
+#endif

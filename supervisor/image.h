@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ● The only file that opens a path that a client named.
+ *
+ * The path must be absolute and below a configured image root, is resolved with
+ * openat2 (beneath the root, no symlink, no magic link), must be a regular file, and
+ * is opened with the file-system identity of the client: what the client could not
+ * read, it cannot have served.  Opening never waits for a FIFO or touches a device. */
+#ifndef SUPERVISOR_IMAGE_H
+#define SUPERVISOR_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct supervisor;
+
+#define PEER_MAX_GROUPS 64
+
+/* Who is at the other end of an admin connection, as the kernel says. */
+struct peer {
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	size_t nr_groups;
+	gid_t groups[PEER_MAX_GROUPS];
+};
+
+struct image {
+	int fd;		     /* owned by whoever holds the struct; read-only */
+	uint64_t bytes;	     /* size when it was opened */
+	uint64_t dev, ino;   /* identity */
+	int64_t mtime_ns, ctime_ns;
+};
+
+/* 0, or a negative errno (-EACCES, -ENOENT, -ELOOP, -EISDIR, -EINVAL for what is not
+ * a regular file or is empty, -EXDEV outside every root); why gets a sentence for
+ * the client that names the path and the remedy. */
+int image_open(struct supervisor *sup, const struct peer *peer, const char *path,
+    struct image *ret, char *why, size_t why_bytes);
+
+#endif

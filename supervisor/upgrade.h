@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Upgrade: start a version, wait until it is ready and has passed its self-test,
+ * make it current, drain the others.  If it does not start, nothing changes. */
+#ifndef SUPERVISOR_UPGRADE_H
+#define SUPERVISOR_UPGRADE_H
+
+#include <stddef.h>
+
+struct supervisor;
+
+/* error is 0 or a negative errno; why is a sentence (with the last words of a
+ * version that failed).  Called once, from the loop. */
+typedef void (*upgrade_done_fn)(void *arg, int error, const char *why);
+
+/* 0: done will be called.  -EBUSY another upgrade runs, -ENOENT not installed,
+ * -EINVAL not a version: done is not called, why gets a sentence. */
+int upgrade_start(struct supervisor *sup, const char *version, upgrade_done_fn done, void *arg,
+    char *why, size_t why_bytes);
+
+/* The caller went away: the upgrade goes on, done is not called. */
+void upgrade_forget(struct supervisor *sup, void *arg);
+
+#endif
