@@ -26,10 +26,7 @@
 
 enum page_state {
 #define PAGE(NAME, value, doc) PAGE_##NAME = (value),
-#define PAGE_T(state, event, next)
 #include "common/page.def"
-#undef PAGE
-#undef PAGE_T
 };
 
 #define PAGE_STATE_MASK	  0x03U
