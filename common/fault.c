@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/fault.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/num.h"
+
+enum fault_action { ACTION_NONE, ACTION_ERR, ACTION_KILL, ACTION_PAUSE };
+
+struct fault_state {
+	enum fault_action action; /* ACTION_NONE: not armed */
+	uint64_t nth;		  /* strikes at this pass; 0: at each */
+	_Atomic uint64_t passes;  /* fault threads pass here too */
+};
+
+bool fault_armed;
+
+static struct fault_state states[FAULT_COUNT];
+
+static const char *const names[] = {
+#define FAULT(NAME, doc) [FAULT_##NAME] = #NAME,
+#include "common/fault.def"
+#undef FAULT
+};
+
+static int
+parse_action(const char *word, enum fault_action *ret)
+{
+	if (!word || strcmp(word, "err") == 0)
+		*ret = ACTION_ERR;
+	else if (strcmp(word, "kill") == 0)
+		*ret = ACTION_KILL;
+	else if (strcmp(word, "pause") == 0)
+		*ret = ACTION_PAUSE;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+/* NAME[:N][!action]; cuts the word up in place. */
+static int
+parse_one(char *word)
+{
+	char *action_word = strchr(word, '!');
+	enum fault_action action;
+	uint64_t nth = 1;
+
+	if (action_word)
+		*action_word++ = '\0';
+	if (parse_action(action_word, &action) < 0)
+		return -EINVAL;
+	char *number = strchr(word, ':');
+	if (number)
+		*number++ = '\0';
+	if (number && num_parse_u64(number, 0, UINT64_MAX, &nth) < 0)
+		return -EINVAL;
+	for (size_t i = 0; i < FAULT_COUNT; i++) {
+		if (strcmp(word, names[i]) != 0)
+			continue;
+		states[i].action = action;
+		states[i].nth = nth;
+		atomic_store(&states[i].passes, 0);
+		fault_armed = true;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+int
+fault_init(void)
+{
+	const char *text = getenv("PAGER_FAULT");
+	char copy[1024], *rest = copy;
+
+	fault_armed = false;
+	for (size_t i = 0; i < FAULT_COUNT; i++)
+		states[i].action = ACTION_NONE;
+	if (!text || !*text)
+		return 0;
+	if (strlen(text) >= sizeof(copy))
+		return -EINVAL;
+	memcpy(copy, text, strlen(text) + 1);
+	for (char *word; (word = strsep(&rest, ","));) {
+		int r = parse_one(word);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+bool
+fault_strike(enum fault_point point)
+{
+	struct fault_state *state = &states[point];
+
+	if (state->action == ACTION_NONE)
+		return false;
+	uint64_t pass = atomic_fetch_add(&state->passes, 1) + 1;
+	if (state->nth != 0 && pass != state->nth)
+		return false;
+	switch (state->action) {
+	case ACTION_KILL:
+		kill(getpid(), SIGKILL);
+		return false;
+	case ACTION_PAUSE:
+		raise(SIGSTOP);
+		return false;
+	case ACTION_ERR:
+	case ACTION_NONE:
+		break;
+	}
+	return true;
+}

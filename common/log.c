@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One line is one write(), so lines of several threads or processes on the same pipe
+ * do not mix.  A pipe that is full loses the line: the log never blocks its caller. */
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/exitcode.h"
+
+#define LINE_BYTES    2048U /* below PIPE_BUF: a line is written whole or not at all */
+#define LIMIT_DEFAULT 10U   /* lines a second */
+
+static const char *log_name = "pagerd";
+static _Atomic int log_max = LOG_LEVEL_NOTICE;
+
+static const struct {
+	const char *word;
+	enum log_level level;
+} level_words[] = {
+	{ "err", LOG_LEVEL_ERR },
+	{ "warning", LOG_LEVEL_WARNING },
+	{ "notice", LOG_LEVEL_NOTICE },
+	{ "info", LOG_LEVEL_INFO },
+	{ "debug", LOG_LEVEL_DEBUG },
+};
+
+void
+log_init(const char *name, enum log_level max)
+{
+	log_name = name;
+	log_set_level(max);
+}
+
+void
+log_set_level(enum log_level max)
+{
+	atomic_store_explicit(&log_max, (int)max, memory_order_relaxed);
+}
+
+int
+log_level_parse(const char *word)
+{
+	for (size_t i = 0; i < sizeof(level_words) / sizeof(*level_words); i++)
+		if (strcmp(word, level_words[i].word) == 0)
+			return (int)level_words[i].level;
+	return -EINVAL;
+}
+
+static bool
+is_enabled(enum log_level level)
+{
+	return (int)level <= atomic_load_explicit(&log_max, memory_order_relaxed);
+}
+
+/* Texts of peers end up in lines: a control character must not forge another line
+ * or drive the terminal of the person who reads it. */
+static void
+defuse(char *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+			s[i] = '?';
+}
+
+static size_t
+clip(int n, size_t room)
+{
+	if (n < 0)
+		return 0;
+	return (size_t)n < room ? (size_t)n : room - 1;
+}
+
+void
+log_va(enum log_level level, const char *fmt, va_list ap)
+{
+	int saved = errno;
+	char line[LINE_BYTES];
+
+	if (!is_enabled(level))
+		return;
+	size_t used = clip(snprintf(line, sizeof(line), "<%d>%s: ", (int)level, log_name),
+	    sizeof(line) - 1);
+	size_t room = sizeof(line) - used - 1; /* keeps a byte for the newline */
+	errno = saved;			       /* for %m */
+	size_t text = clip(vsnprintf(line + used, room, fmt, ap), room);
+	defuse(line + used, text);
+	used += text;
+	line[used++] = '\n';
+	while (write(STDERR_FILENO, line, used) < 0 && errno == EINTR)
+		;
+	errno = saved;
+}
+
+void
+log_at(enum log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_va(level, fmt, ap);
+	va_end(ap);
+}
+
+void
+fatal(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_va(LOG_LEVEL_ERR, fmt, ap);
+	va_end(ap);
+	_exit(EXITCODE_FATAL);
+}
+
+/* Counts a line against the budget; false: swallow it. */
+static bool
+limit_take(struct log_limit *limit, uint64_t now_ns)
+{
+	uint32_t burst = limit->burst ? limit->burst : LIMIT_DEFAULT;
+
+	if (limit->window_ns == 0 || now_ns - limit->window_ns >= NS_PER_S) {
+		limit->window_ns = now_ns;
+		limit->used = 0;
+	}
+	if (limit->used < burst) {
+		limit->used++;
+		return true;
+	}
+	limit->dropped += limit->dropped < UINT32_MAX;
+	return false;
+}
+
+void
+log_limited(struct log_limit *limit, enum log_level level, const char *fmt, ...)
+{
+	int saved = errno;
+	va_list ap;
+
+	if (!is_enabled(level))
+		return;
+	bool pass = limit_take(limit, clock_now_ns());
+	if (pass && limit->dropped) {
+		log_at(level, "swallowed %u lines like the next one", limit->dropped);
+		limit->dropped = 0;
+	}
+	errno = saved;
+	if (!pass)
+		return;
+	va_start(ap, fmt);
+	log_va(level, fmt, ap);
+	va_end(ap);
+}
