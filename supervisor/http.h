@@ -18,6 +18,11 @@
 
 struct http_server;
 
+struct http_limits {
+	uint64_t timeout_ms;  /* for a request to be complete, and for an answer to be read */
+	uint32_t max_clients; /* connections at one time; more wait in the backlog */
+};
+
 struct http_request {
 	const char *method; /* "GET" */
 	char path[HTTP_MAX_PATH_BYTES];	 /* without the query, still percent-encoded */
@@ -27,23 +32,38 @@ struct http_request {
 	struct peer peer;
 	void *state; /* the handler's, while the answer is due */
 	/* Set by a handler that answers later: the client went away, or the server stops.
-	 * The request is freed when it returns. */
+	 * The request is freed when it returns, unanswered. */
 	void (*on_gone)(struct http_request *req);
 };
 
 /* Answers now, or keeps req and answers later by http_reply(). */
 typedef void (*http_handler_fn)(void *arg, struct http_request *req);
 
-/* Listens on fd (owned by the server from now on). */
-struct http_server *http_server_new(
-    struct ev_loop *loop, int fd, http_handler_fn handler, void *arg);
+/* Accepts from fd, which listens (owned by the server from now on).  NULL limits
+ * are 10 s and 256 clients. */
+struct http_server *http_server_new(struct ev_loop *loop, int fd, http_handler_fn handler,
+    void *arg, const struct http_limits *limits);
+/* on_gone is called for every request that still waits.  Not from a handler. */
 void http_server_free(struct http_server *server);
+/* The arg of http_server_new(). */
+void *http_server_arg(const struct http_server *server);
+/* Connections now. */
+uint32_t http_server_clients(const struct http_server *server);
+
+/* Adds a header to the answer that is due.  Name and value are ours: no client's
+ * byte may be in them. */
+void http_header_add(struct http_request *req, const char *name, const char *value);
 
 /* Ends the request, which must not be used afterwards.  body is copied; NULL for none. */
 void http_reply(struct http_request *req, int status, const char *content_type, const char *body,
     size_t body_bytes);
 
-/* The value of a query key, percent-decoded into buf.  True when the key is there. */
+/* The value of a query key, percent-decoded into buf.  True when the key is there
+ * and its value fits and is well formed. */
 bool http_query(const struct http_request *req, const char *key, char *buf, size_t bytes);
+
+/* Decodes n bytes of %XX text into buf with a terminator.  The length, or -EINVAL for
+ * a broken escape or a NUL, -ENAMETOOLONG when it does not fit. */
+int http_percent_decode(const char *text, size_t n, char *buf, size_t bytes);
 
 #endif
