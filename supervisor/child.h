@@ -28,9 +28,9 @@ struct child {
 	uint32_t number; /* for the log, counts up */
 	char version[VERSION_BYTES];
 	enum child_state state;
-	pid_t pid;   /* for the log; -1 without a process */
-	int pidfd;   /* owned; -1 without a process */
-	int rendezvous; /* owned; the listening socket that a later supervisor connects to */
+	pid_t pid;	  /* for the log; -1 without a process */
+	int pidfd;	  /* owned; -1 without a process */
+	int rendezvous;	  /* owned; the listening socket that a later supervisor connects to */
 	uint32_t sandbox; /* enum ipc_sandbox bits from HELLO */
 	uint64_t started_ns;
 	struct endpoint ep;
@@ -38,9 +38,22 @@ struct child {
 	ev_io exit_watch;     /* pidfd */
 	ev_io words;	      /* its stderr */
 	ev_timer deadline;    /* one for each state that has one */
+	ev_timer lost;	      /* zero delay: steps LINK_LOST from the loop after a failed send */
+	ev_timer heartbeat;
+	uint64_t ready_ns;	   /* when HELLO came; 0: it has not */
+	uint32_t ping_seq;	   /* of the PING in flight; 0: none */
+	uint32_t missed;	   /* heartbeats in a row without an answer */
+	int words_fd;		   /* owned; the read end of its stderr */
+	int report_fd;		   /* owned; says why it could not be executed, see child_spawn.c */
+	char rendezvous_path[108]; /* removed with the child */
 	bool drain_sent;
 	char last_words[256]; /* the last line it wrote, for the obituary */
+	char partial[256];    /* the line that it is writing */
+	size_t partial_bytes;
+	char obituary[512]; /* how it ended, in words; empty while it lives */
+	bool failed;	    /* it ended otherwise than it was told to */
 	struct log_limit said;
+	struct log_limit quarrels; /* lines about frames it should not have sent */
 };
 
 void child_log(const struct child *child, enum log_level level, const char *fmt, ...)
@@ -50,11 +63,42 @@ void child_log(const struct child *child, enum log_level level, const char *fmt,
 bool child_is_ready(const struct child *child);
 bool child_is_draining(const struct child *child);
 
-/* Sends to its worker.  0, or a negative errno after which the link is going down
- * and LINK_LOST follows from the loop. */
+/* Sends to its worker.  0; -EMFILE, -ENFILE or -ENOMEM: nothing was sent and the link is
+ * intact (we lack descriptors, which is not the worker's fault); any other negative
+ * errno: the link is down or going down and LINK_LOST follows from the loop, or has
+ * come already. */
 int child_send(struct child *child, const struct ipc_msg *msg, const int *fds, size_t nr_fds);
 
 /* Call after anything that can have removed its last session. */
 void child_check_empty(struct child *child);
+
+/* The rest is for the fleet and the files of the child. */
+
+/* A child without a process, on no list. */
+struct child *child_new(struct supervisor *sup, const char *version, uint32_t number);
+/* Kills and forgets nothing: what still runs goes on, without us. */
+void child_free(struct child *child);
+/* Still has, or will have, a link that new sessions can go over. */
+bool child_takes_sessions(const struct child *child);
+uint64_t child_nr_sessions(const struct child *child);
+
+/* Starts the process in state STARTING.  worker is a descriptor of its executable and
+ * stays the caller's.  0, or a negative errno and a sentence; then child is as before. */
+int child_spawn(struct child *child, int worker, char *why, size_t why_bytes);
+/* What stopped it between fork and exec, as a sentence; false when nothing did. */
+bool child_spawn_report(struct child *child, char *why, size_t why_bytes);
+
+/* Puts the supervisor's end of the link on the loop. */
+void child_link_open(struct child *child, int fd);
+
+/* Watches the process and what it says. */
+void child_reap_start(struct child *child);
+void child_reap_stop(struct child *child);
+/* SIGKILL, by pidfd. */
+void child_kill(struct child *child);
+
+/* Actions of the state machine that reach beyond the child. */
+void child_on_ready(struct child *child);
+void child_on_gone(struct child *child);
 
 #endif

@@ -15,26 +15,31 @@ struct supervisor;
 
 struct fleet {
 	struct supervisor *sup;
-	struct list children; /* of struct child.link */
+	struct list children;	     /* of struct child.link */
 	char current[VERSION_BYTES]; /* new sessions go to it; empty: none is installed */
 	uint32_t next_number;
-	/* … spawn back-off by version … */
+	int worker_dir;	      /* owned; O_PATH */
+	struct list backoffs; /* of struct fleet_backoff.link */
 };
 
 /* One version as GET /versions shows it: the union of installed and running. */
 struct version_info {
 	char version[VERSION_BYTES];
-	bool installed;	/* its worker is on disk and may be executed */
+	bool installed; /* its worker is on disk and may be executed */
 	bool current;
 	const struct child *child; /* running or starting; NULL otherwise */
 	uint64_t sessions;
 	uint64_t retry_in_ms; /* back-off left before the next start; 0: none */
 };
 
-void fleet_init(struct fleet *fleet, struct supervisor *sup);
+/* Opens worker-dir, removes what dead workers left in the run directory and chooses
+ * the current version.  0 or a negative errno, logged: worker-dir cannot be opened or
+ * --current is not installed.  Having no version at all is no error. */
+int fleet_init(struct fleet *fleet, struct supervisor *sup);
 void fleet_fini(struct fleet *fleet);
 
-/* The running child of a version (not GONE), or NULL. */
+/* The running child of a version (not GONE), or NULL: the one that takes sessions
+ * when there are several, because an upgrade went back to a version that drains. */
 struct child *fleet_find(struct fleet *fleet, const char *version);
 
 /* The child that new sessions go to, started if it does not run.  It need not be
@@ -47,6 +52,19 @@ size_t fleet_versions(struct fleet *fleet, struct version_info *infos, size_t ma
 
 /* Drains one version: 0; -ENOENT when no child of it runs. */
 int fleet_drain(struct fleet *fleet, const char *version);
+
+/* The child of a version that takes sessions, started if there is none.  Results as
+ * above, and -EINVAL when version is not a version. */
+int fleet_start(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
+/* 0, or a negative errno and a sentence that says what is wrong with the installation. */
+int fleet_check_installed(struct fleet *fleet, const char *version, char *why, size_t why_bytes);
+/* New sessions go to version from now on; every child of another one is drained. */
+void fleet_set_current(struct fleet *fleet, const char *version);
+
+/* The process of child has ended: counts the death.  Returns how long its version
+ * stays down at least, in ms. */
+uint64_t fleet_on_death(struct fleet *fleet, const struct child *child);
 
 /* Frees children that are GONE.  At the end of a loop turn. */
 void fleet_sweep(struct fleet *fleet);

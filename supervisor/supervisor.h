@@ -5,6 +5,7 @@
 #define SUPERVISOR_SUPERVISOR_H
 
 #include <ev.h>
+#include <sys/types.h>
 
 #include "supervisor/fleet.h"
 #include "supervisor/options.h"
@@ -23,11 +24,21 @@ struct supervisor {
 	uint64_t started_ns;
 	ev_prepare sweep; /* the end of each loop turn: frees what is dead */
 	ev_signal on_term, on_int, on_hup;
+	ev_timer watchdog; /* keeps the service manager content */
+	uid_t worker_uid;  /* workers run as; our own when we cannot switch */
+	gid_t worker_gid;
+	gid_t admin_gid; /* of admin.sock; (gid_t)-1: our own */
+	int run_dir;	 /* owned; O_DIRECTORY, of options.run_dir, which is absolute */
+	int lock;	 /* owned; held while this supervisor owns run_dir */
+	int argc;	 /* the command line, for a reload; borrowed */
+	char *const *argv;
 	int stopping;
 };
 
-/* 0 or a negative errno, logged. */
-int supervisor_init(struct supervisor *sup, const struct options *options);
+/* Moves the contents of options in.  0 or a negative errno, logged; sup needs
+ * supervisor_fini() in either case. */
+int supervisor_init(struct supervisor *sup, struct options *options, int argc, char *const argv[]);
+/* Says that we are ready, and serves until a signal says stop. */
 void supervisor_run(struct supervisor *sup);
 void supervisor_fini(struct supervisor *sup);
 

@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 
+struct child;
 struct supervisor;
 
 /* error is 0 or a negative errno; why is a sentence (with the last words of a
@@ -16,6 +17,13 @@ typedef void (*upgrade_done_fn)(void *arg, int error, const char *why);
  * -EINVAL not a version: done is not called, why gets a sentence. */
 int upgrade_start(struct supervisor *sup, const char *version, upgrade_done_fn done, void *arg,
     char *why, size_t why_bytes);
+
+/* From the life of a child: the version that is awaited is ready, or is dead. */
+void upgrade_on_child_ready(struct supervisor *sup, const struct child *child);
+void upgrade_on_child_gone(struct supervisor *sup, const struct child *child);
+
+/* Forgets the one that runs, without calling done. */
+void upgrade_fini(struct supervisor *sup);
 
 /* The caller went away: the upgrade goes on, done is not called. */
 void upgrade_forget(struct supervisor *sup, void *arg);

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tells the service manager how we are, by systemd's protocol (NOTIFY_SOCKET), and
+ * whoever started us, by a readiness descriptor.  Without either every call is a
+ * no-op.  A manager that does not listen never holds us up. */
+#ifndef SUPERVISOR_NOTIFY_H
+#define SUPERVISOR_NOTIFY_H
+
+#include <stdint.h>
+
+/* READY=1, and a newline on ready_fd, which is closed; -1: none. */
+void notify_ready(int ready_fd);
+void notify_reloading(void);
+/* After a reload. */
+void notify_reloaded(void);
+void notify_stopping(void);
+void notify_status(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void notify_watchdog(void);
+
+/* Half of the watchdog's period in milliseconds, or 0 when nobody watches. */
+uint64_t notify_watchdog_interval_ms(void);
+
+#endif
