@@ -2,12 +2,13 @@
 /* A session as the supervisor sees it: one restored VM's binding to a worker.
  *
  * The supervisor holds, from the moment each exists and until the session has ended:
- * the listening socket, the image, the page map, the VMM's connection and a duplicate
- * of the userfaultfd.  A live userfaultfd therefore never loses its last holder when
- * a worker dies.  A session that has ended is a tombstone: it keeps id, outcome and
- * counters for a while and holds no descriptor.
+ * the image, the page map, the VMM's connection and a duplicate of the userfaultfd;
+ * and the listening socket until the handshake.  A live userfaultfd therefore never
+ * loses its last holder when a worker dies.  A session that has ended is a tombstone:
+ * it keeps id, outcome and counters for a while and holds no descriptor.
  *
- * session_step() (session_fsm.c) is the only writer of state. */
+ * session_step() (session_fsm.c) is the only writer of state.  Sessions are freed by
+ * sessions_sweep() only, at the end of a loop turn, and waits are told there. */
 #ifndef SUPERVISOR_SESSION_H
 #define SUPERVISOR_SESSION_H
 
@@ -56,15 +57,18 @@ struct session_request {
 /* One party that waits for something of a session; embedded in the waiter. */
 struct session_wait {
 	struct list link; /* session.waits */
-	/* Called from the loop after each change; returns true when it is satisfied and
-	 * has been removed.  The session is valid during the call. */
+	/* Called by sessions_sweep() after each change; returns true when it is satisfied
+	 * and has been removed.  The session is valid during the call.  It may end its own
+	 * or any other wait.  Once the session has ended it must be satisfied. */
 	bool (*check)(struct session_wait *wait);
 	struct session *session;
 };
 
 struct session {
 	struct list link;     /* sessions.all */
-	struct list on_child; /* child.sessions */
+	struct list on_child; /* child.sessions, or sessions.homeless, or none */
+	struct list changed;  /* sessions.changed: its waits are to be told */
+	struct list grave;    /* sessions.graves, once it has ended */
 	struct supervisor *sup;
 	uint64_t number; /* the wire's name for it */
 	char id[SESSION_ID_BYTES];
@@ -77,11 +81,23 @@ struct session {
 	char reason[256];   /* why it ended or what alarms, for people */
 	char version[VERSION_BYTES]; /* of the worker that serves it, or served it last */
 	struct child *child; /* NULL: none */
+	bool sent;	     /* child has, or will read, its SESSION_OPEN */
+	bool opened;	     /* a worker has acknowledged it */
 	uint32_t open_seq;   /* of SESSION_OPEN in flight; 0: none */
 	uint32_t complete_seq;
+	uint32_t close_seq;
+	uint32_t workers_lost; /* while it waited for its handshake */
 	uint64_t created_ns, serving_ns, ended_ns; /* CLOCK_MONOTONIC; 0: not yet */
+	/* The last completion: when it started and how much was present then; how it
+	 * went.  completion_reason is empty when none has failed. */
+	uint64_t completing_ns, completing_absent;
+	enum ipc_completion completion;
+	int completion_error; /* positive errno behind a failure, or 0 */
+	char completion_reason[256];
 	uint32_t nr_regions;
 	uint64_t guest_bytes;
+	uid_t vmm_uid;
+	gid_t vmm_gid;
 	pid_t vmm_pid; /* -1 before the handshake */
 	struct image image; /* .fd -1 once ended */
 	int listener, uffd, connection, vmm_pidfd, map_fd; /* owned; -1: none */
@@ -91,6 +107,7 @@ struct session {
 	struct list waits;   /* of struct session_wait.link */
 	uint32_t alarms;
 	struct log_limit alarm_limit;
+	bool socket_bound; /* socket_path is ours to unlink */
 	uint64_t cluster_min_bytes, cluster_max_bytes, handshake_timeout_ms;
 	uint32_t flags;	     /* enum ipc_session_flag */
 	uint64_t last_counters[COUNTER_COUNT]; /* when it ended */
@@ -100,8 +117,13 @@ struct session {
 struct sessions {
 	struct supervisor *sup;
 	struct list all; /* of struct session.link, in order of creation, with tombstones */
-	uint64_t live;	 /* without tombstones */
-	uint64_t next_number;
+	struct list changed;  /* of struct session.changed */
+	struct list graves;   /* of struct session.grave, in order of their end */
+	struct list homeless; /* of struct session.on_child: wait for a worker to be started */
+	ev_timer place_timer; /* while homeless is not empty: tries again */
+	uint64_t live;	      /* without tombstones */
+	uint64_t dead;	      /* tombstones */
+	uint64_t next_number; /* counts up from 1, never reused */
 	uint64_t retired[COUNTER_COUNT]; /* counters of sessions whose tombstones are gone */
 };
 
@@ -110,26 +132,33 @@ void sessions_fini(struct sessions *sessions);
 /* Drops tombstones whose time is over.  At the end of a loop turn. */
 void sessions_sweep(struct sessions *sessions);
 
-/* Newest of that id, tombstones included, or NULL. */
+/* Newest of that id (a live one before any tombstone), or NULL. */
 struct session *session_find(struct sessions *sessions, const char *id);
 
 /* Opens the image as peer, binds the socket, hands the session to the current worker
  * (started if needed).  0 and a borrowed session in state CREATED: SESSION_OPEN is sent
- * or will be once the worker is ready; wait for session_is_opened().  Otherwise a
- * negative errno (-EEXIST a live session has the id, -EINVAL, -ENOSPC too many, -EAGAIN
- * or -ENOENT no worker, or image_open()'s) and a sentence in why. */
+ * or will be once the worker is ready; wait for session_is_opened() or the end of
+ * session_is_live().  Otherwise a negative errno and a sentence in why: -EEXIST a live
+ * session has the id, -EINVAL, -EPERM another user's VMM, -ENOSPC too many, -EAGAIN or
+ * -EHOSTDOWN no worker, -ENAMETOOLONG the run directory leaves no room for a socket, or
+ * image_open()'s. */
 int session_create(struct sessions *sessions, const struct peer *peer,
     const struct session_request *req, struct session **ret, char *why, size_t why_bytes);
 
 /* The worker has acknowledged it. */
 bool session_is_opened(const struct session *session);
+/* Not a tombstone.  One that the worker is letting go of is still live. */
 bool session_is_live(const struct session *session);
+/* Ended as far as a client can tell: the outcome is decided (it may be CLOSING). */
+bool session_is_over(const struct session *session);
 
-/* Ends it: the worker is told, descriptors go once it has answered (or has died). */
+/* Ends it: the worker is told, descriptors go once it has answered (or has died).
+ * Without effect on one that is over. */
 void session_close(struct session *session, enum session_outcome outcome, const char *reason);
 
 /* Starts a completion.  0; -EALREADY when it graduated; -EBUSY when one runs;
- * -EINVAL (with why) in a state that cannot.  Wait for the state to leave COMPLETING. */
+ * -EINVAL in a state that cannot, or the errno of sending it (why says which).  Wait for
+ * the state to leave COMPLETING: GRADUATED, or see completion and completion_reason. */
 int session_complete(struct session *session, char *why, size_t why_bytes);
 /* Asks for the completion to stop at the next chunk. */
 void session_abort(struct session *session);
@@ -151,12 +180,24 @@ int session_on_completed(struct child *child, const struct ipc_session_completed
 int session_on_gone(struct child *child, const struct ipc_session_gone *msg);
 int session_on_alarm(struct child *child, const struct ipc_session_alarm *msg);
 
-/* "graduated", "vmm-exited", … */
+/* How far a completion is, from the page map. */
+struct session_progress {
+	uint64_t pages_done, pages_total; /* of the pages absent at its start */
+	uint64_t bytes_per_second;
+	uint64_t eta_ms; /* 0 while nothing is known */
+};
+
+/* False unless it is COMPLETING. */
+bool session_progress(const struct session *session, struct session_progress *ret);
+
+/* "graduated", "vmm-exited", …; NULL for SESSION_OUTCOME_NONE. */
 const char *session_outcome_name(enum session_outcome outcome);
-/* Counters and page counts now, or as they were when it ended. */
+/* Counters and page counts now, or as they were when it ended.  The values come from a
+ * worker that is not trusted: each is clipped to INT64_MAX, sums saturate there. */
 void session_counters(const struct session *session, uint64_t ret[COUNTER_COUNT]);
 void session_counts(const struct session *session, struct pagemap_counts *ret);
-/* Sums over all sessions, ended ones included; version NULL for every version. */
+/* Sums over all sessions; version NULL for every version.  Ended sessions count for
+ * ever with version NULL, and as long as their tombstones stand with a version. */
 void sessions_counters(
     const struct sessions *sessions, const char *version, uint64_t ret[COUNTER_COUNT]);
 
