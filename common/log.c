@@ -23,11 +23,11 @@ static const struct {
 	const char *word;
 	enum log_level level;
 } level_words[] = {
-	{ "err", LOG_LEVEL_ERR },
-	{ "warning", LOG_LEVEL_WARNING },
-	{ "notice", LOG_LEVEL_NOTICE },
-	{ "info", LOG_LEVEL_INFO },
-	{ "debug", LOG_LEVEL_DEBUG },
+    {"err", LOG_LEVEL_ERR},
+    {"warning", LOG_LEVEL_WARNING},
+    {"notice", LOG_LEVEL_NOTICE},
+    {"info", LOG_LEVEL_INFO},
+    {"debug", LOG_LEVEL_DEBUG},
 };
 
 void
@@ -84,8 +84,8 @@ log_va(enum log_level level, const char *fmt, va_list ap)
 
 	if (!is_enabled(level))
 		return;
-	size_t used = clip(snprintf(line, sizeof(line), "<%d>%s: ", (int)level, log_name),
-	    sizeof(line) - 1);
+	size_t used =
+	    clip(snprintf(line, sizeof(line), "<%d>%s: ", (int)level, log_name), sizeof(line) - 1);
 	size_t room = sizeof(line) - used - 1; /* keeps a byte for the newline */
 	errno = saved;			       /* for %m */
 	size_t text = clip(vsnprintf(line + used, room, fmt, ap), room);

@@ -51,36 +51,36 @@ parse_scaled(const char *s, const struct unit *units, const uint64_t range[2], u
 int
 num_parse_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret)
 {
-	static const struct unit units[] = { { "", 1 }, { NULL, 0 } };
+	static const struct unit units[] = {{"", 1}, {NULL, 0}};
 
-	return parse_scaled(s, units, (const uint64_t[]){ min, max }, ret);
+	return parse_scaled(s, units, (const uint64_t[]){min, max}, ret);
 }
 
 int
 num_parse_bytes(const char *s, uint64_t min, uint64_t max, uint64_t *ret)
 {
 	static const struct unit units[] = {
-		{ "", 1 },
-		{ "K", UINT64_C(1) << 10 },
-		{ "M", UINT64_C(1) << 20 },
-		{ "G", UINT64_C(1) << 30 },
-		{ NULL, 0 },
+	    {"", 1},
+	    {"K", UINT64_C(1) << 10},
+	    {"M", UINT64_C(1) << 20},
+	    {"G", UINT64_C(1) << 30},
+	    {NULL, 0},
 	};
 
-	return parse_scaled(s, units, (const uint64_t[]){ min, max }, ret);
+	return parse_scaled(s, units, (const uint64_t[]){min, max}, ret);
 }
 
 int
 num_parse_ms(const char *s, uint64_t min, uint64_t max, uint64_t *ret)
 {
 	static const struct unit units[] = {
-		{ "", 1000 },
-		{ "ms", 1 },
-		{ "s", 1000 },
-		{ "m", 60 * 1000 },
-		{ "h", 60 * 60 * 1000 },
-		{ NULL, 0 },
+	    {"", 1000},
+	    {"ms", 1},
+	    {"s", 1000},
+	    {"m", 60 * 1000},
+	    {"h", 60 * 60 * 1000},
+	    {NULL, 0},
 	};
 
-	return parse_scaled(s, units, (const uint64_t[]){ min, max }, ret);
+	return parse_scaled(s, units, (const uint64_t[]){min, max}, ret);
 }

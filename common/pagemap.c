@@ -27,17 +27,14 @@ static const struct {
 	const char *name;
 	const char *doc;
 } counters[] = {
-#define COUNTER(NAME, ident, doc) [COUNTER_##NAME] = { #ident, doc },
+#define COUNTER(NAME, ident, doc) [COUNTER_##NAME] = {#ident, doc},
 #include "common/counters.def"
 #undef COUNTER
 };
 
 static const char *const state_names[] = {
 #define PAGE(NAME, value, doc) [PAGE_##NAME] = #NAME,
-#define PAGE_T(state, event, next)
 #include "common/page.def"
-#undef PAGE
-#undef PAGE_T
 };
 
 const char *
@@ -79,9 +76,9 @@ pagemap_create(uint64_t image_bytes, int *ret_fd)
 {
 	uint64_t nr_pages = image_bytes / PAGE_BYTES + (image_bytes % PAGE_BYTES != 0);
 	struct pagemap_header header = {
-		.magic = PAGEMAP_MAGIC,
-		.layout = PAGEMAP_LAYOUT,
-		.nr_pages = nr_pages,
+	    .magic = PAGEMAP_MAGIC,
+	    .layout = PAGEMAP_LAYOUT,
+	    .nr_pages = nr_pages,
 	};
 	const size_t head = offsetof(struct pagemap_header, regions);
 
@@ -149,7 +146,7 @@ pagemap_unmap(struct pagemap *map)
 {
 	if (map->header)
 		munmap(map->header, map->mapped_bytes);
-	*map = (struct pagemap){ 0 };
+	*map = (struct pagemap){0};
 }
 
 static uint64_t
@@ -163,18 +160,17 @@ static bool
 load_region(const struct region *shared, uint64_t image_bytes, struct region *ret)
 {
 	struct region r = {
-		.host_addr = __atomic_load_n(&shared->host_addr, __ATOMIC_RELAXED),
-		.size_bytes = __atomic_load_n(&shared->size_bytes, __ATOMIC_RELAXED),
-		.offset = __atomic_load_n(&shared->offset, __ATOMIC_RELAXED),
-		.page_bytes = __atomic_load_n(&shared->page_bytes, __ATOMIC_RELAXED),
+	    .host_addr = __atomic_load_n(&shared->host_addr, __ATOMIC_RELAXED),
+	    .size_bytes = __atomic_load_n(&shared->size_bytes, __ATOMIC_RELAXED),
+	    .offset = __atomic_load_n(&shared->offset, __ATOMIC_RELAXED),
+	    .page_bytes = __atomic_load_n(&shared->page_bytes, __ATOMIC_RELAXED),
 	};
 
 	if (r.page_bytes != PAGE_BYTES && r.page_bytes != HUGE_BYTES)
 		return false;
 	if ((r.host_addr | r.size_bytes | r.offset) & (r.page_bytes - 1))
 		return false;
-	if (r.size_bytes == 0 || r.host_addr > UINT64_MAX - r.size_bytes ||
-	    r.offset >= image_bytes)
+	if (r.size_bytes == 0 || r.host_addr > UINT64_MAX - r.size_bytes || r.offset >= image_bytes)
 		return false;
 	r.size_bytes = min_u64(r.size_bytes, image_bytes - r.offset) & ~(r.page_bytes - 1);
 	*ret = r;
@@ -261,11 +257,11 @@ pagemap_count(const struct pagemap *map, struct pagemap_counts *ret)
 {
 	struct region regions[PAGEMAP_MAX_REGIONS];
 	uint32_t n = pagemap_regions(map, regions);
-	uint64_t by_state[4] = { 0 };
+	uint64_t by_state[4] = {0};
 
 	for (uint32_t i = 0; i < n; i++)
-		count_run(map, region_map_first(&regions[i]), region_nr_pages(&regions[i]),
-		    by_state);
+		count_run(
+		    map, region_map_first(&regions[i]), region_nr_pages(&regions[i]), by_state);
 	ret->absent = by_state[PAGE_ABSENT];
 	ret->filling = by_state[PAGE_FILLING];
 	ret->present = by_state[PAGE_PRESENT];

@@ -100,6 +100,6 @@ version_compare(const char *a, const char *b)
 
 	if (diff)
 		return diff;
-	return compare_parts(a_suffix, a_suffix + strlen(a_suffix), b_suffix,
-	    b_suffix + strlen(b_suffix));
+	return compare_parts(
+	    a_suffix, a_suffix + strlen(a_suffix), b_suffix, b_suffix + strlen(b_suffix));
 }

@@ -23,8 +23,9 @@ struct endpoint_ops {
 	 * It may call endpoint_close(), never free the endpoint. */
 	void (*on_message)(struct endpoint *ep, const struct ipc_msg *msg, int *fds);
 	/* The link is dead and closed: error is 0 for end of file, a negative errno,
-	 * or fault says which rule the peer broke.  Called once, from the loop, never
-	 * from inside another call on the endpoint. */
+	 * or fault says which rule the peer broke.  What the peer had sent before was
+	 * delivered.  Called once, from the loop, never from inside another call on the
+	 * endpoint, which may be freed here. */
 	void (*on_down)(struct endpoint *ep, int error, enum ipc_error fault);
 };
 
@@ -34,6 +35,7 @@ struct endpoint {
 	void *owner;
 	enum ipc_role peer; /* who is at the other end */
 	int fd;		    /* owned; -1: closed */
+	bool is_down;	    /* on_down is due: nothing is sent any more */
 	uint32_t next_seq;
 	size_t queued;	   /* frames waiting */
 	struct list queue; /* of struct endpoint_frame */
@@ -57,8 +59,14 @@ bool endpoint_is_open(const struct endpoint *ep);
 uint32_t endpoint_next_seq(struct endpoint *ep);
 
 /* Sends or queues msg with duplicates of fds (the caller keeps its own).  0, or a
- * negative errno: -ENOTCONN when closed, -ENOBUFS when the queue is full, -EMFILE. */
+ * negative errno: -ENOTCONN when closed or going down, -EINVAL for a message that this
+ * side does not send or with the wrong number of fds, -ENOBUFS when the queue is full,
+ * -EMFILE, -ENOMEM; after these nothing has changed.  After any other the link is going
+ * down and on_down follows. */
 int endpoint_send(struct endpoint *ep, const struct ipc_msg *msg, const int *fds, size_t nr_fds);
+
+/* Gives the link up for a reason of the caller's: on_down follows with this error. */
+void endpoint_fail(struct endpoint *ep, int error);
 
 /* Reads and delivers what is there now: for the last words of a peer that exited. */
 void endpoint_drain(struct endpoint *ep);
