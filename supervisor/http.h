@@ -24,10 +24,10 @@ struct http_limits {
 };
 
 struct http_request {
-	const char *method; /* "GET" */
+	const char *method;		 /* "GET" */
 	char path[HTTP_MAX_PATH_BYTES];	 /* without the query, still percent-encoded */
 	char query[HTTP_MAX_PATH_BYTES]; /* without the '?' */
-	const char *body; /* body_bytes of them and a NUL */
+	const char *body;		 /* body_bytes of them and a NUL */
 	size_t body_bytes;
 	struct peer peer;
 	void *state; /* the handler's, while the answer is due */
@@ -47,6 +47,8 @@ struct http_server *http_server_new(struct ev_loop *loop, int fd, http_handler_f
 void http_server_free(struct http_server *server);
 /* The arg of http_server_new(). */
 void *http_server_arg(const struct http_server *server);
+/* For what begins from now on. */
+void http_server_set_limits(struct http_server *server, const struct http_limits *limits);
 /* Connections now. */
 uint32_t http_server_clients(const struct http_server *server);
 
