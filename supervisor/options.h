@@ -25,17 +25,20 @@ struct options_list {
 
 struct options {
 #define OPTION(member, name, type, def, min, max, when, metavar, doc) OPTIONS_MEMBER_##type member;
+#define ACTION(NAME, name, doc)
 #include "supervisor/options.def"
 #undef OPTION
+#undef ACTION
 };
 
 /* What the command line asks for besides running. */
 enum options_action {
 	OPTIONS_RUN,
-	OPTIONS_HELP,
-	OPTIONS_VERSION,
-	OPTIONS_DUMP_CONFIG,
-	OPTIONS_CHECK_CONFIG,
+#define OPTION(member, name, type, def, min, max, when, metavar, doc)
+#define ACTION(NAME, name, doc) OPTIONS_##NAME,
+#include "supervisor/options.def"
+#undef OPTION
+#undef ACTION
 };
 
 /* Defaults. */
