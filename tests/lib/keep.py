@@ -66,9 +66,23 @@ def kill_all(pids, sig):
             pass
 
 
+def become_reaper():
+    """From now on an orphan below this process becomes its child."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_descendants():
+    left = descendants(os.getpid())
+    while left:
+        kill_all(left, signal.SIGKILL)
+        for pid in left:
+            wait_pidfd(pid, GRACE_S)
+        left = descendants(os.getpid())
+
+
 def main():
     timeout, command = float(sys.argv[1]), sys.argv[2:]
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    become_reaper()
     # The runner ends a test by this signal: then the finally clause below cleans up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     code = 143
@@ -87,18 +101,13 @@ def main():
             kill_all([pid], signal.SIGTERM)
             wait_pidfd(pid, GRACE_S)
     finally:
-        left = descendants(os.getpid())
         if code == 0:
             # One that is about to end is not left behind.
-            left = [p for p in left if not wait_pidfd(p, GRACE_S)]
-            for p in left:
-                print("# left behind: %d %s" % (p, name_of(p)))
-            code = 125 if left else 0
-        while left:
-            kill_all(left, signal.SIGKILL)
-            for p in left:
-                wait_pidfd(p, GRACE_S)
-            left = descendants(os.getpid())
+            for p in descendants(os.getpid()):
+                if not wait_pidfd(p, GRACE_S):
+                    print("# left behind: %d %s" % (p, name_of(p)))
+                    code = 125
+        kill_descendants()
     sys.stdout.flush()
     sys.exit(code)
 
