@@ -88,8 +88,8 @@ class Test:
         if plan is None or (plan != seen and not (plan == 0 and self.skips)):
             self.failed += 1
             self.log += "\n# planned %s points, saw %d\n" % (plan, seen)
-        if code and not self.failed:
-            self.failed += 1
+        if code:
+            self.failed = max(self.failed, 1)
             self.log += "\n# exit code %d\n" % code
 
 

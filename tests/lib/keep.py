@@ -93,6 +93,8 @@ def main():
             if code < 0:
                 print("# killed by %s" % signal.Signals(-code).name)
                 code = 128 - code
+            elif code == 127:
+                print("# cannot run %s" % command[0])
         else:
             print("# no end after %g s" % timeout)
             for stuck in descendants(os.getpid()):
