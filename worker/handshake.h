@@ -23,7 +23,7 @@
 enum handshake_status {
 	HANDSHAKE_NEED_MORE, /* nothing decided yet */
 	HANDSHAKE_DONE,	     /* regions and fds are valid and the caller's to take */
-	HANDSHAKE_REFUSED,   /* reason says why; every descriptor is closed */
+	HANDSHAKE_REFUSED,   /* reason says why; every descriptor not taken is closed */
 };
 
 struct handshake {
@@ -71,6 +71,10 @@ enum handshake_status handshake_check(struct handshake *h);
 /* Reads what the connection fd has now, without blocking: feed, eof and check in
  * one.  A descriptor refused by the kernel's limits is a refusal too. */
 enum handshake_status handshake_read(struct handshake *h, int fd);
+
+/* The complete JSON value to regions in the order of the message; at most
+ * PAGEMAP_MAX_REGIONS fit in r.  0, or a negative errno and a reason. */
+int handshake_parse(const char *json, size_t n, struct region *r, uint32_t *ret_nr, char *reason);
 
 /* Checks regions against each other and the image, in O(n log n).  0, or -EINVAL
  * with a reason of at most HANDSHAKE_REASON_BYTES that names region and values. */
