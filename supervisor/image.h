@@ -26,16 +26,17 @@ struct peer {
 };
 
 struct image {
-	int fd;		     /* owned by whoever holds the struct; read-only */
-	uint64_t bytes;	     /* size when it was opened */
-	uint64_t dev, ino;   /* identity */
+	int fd;		   /* owned by whoever holds the struct; read-only */
+	uint64_t bytes;	   /* size when it was opened */
+	uint64_t dev, ino; /* identity */
 	int64_t mtime_ns, ctime_ns;
 };
 
-/* 0, or a negative errno (-EACCES, -ENOENT, -ELOOP, -EISDIR, -EINVAL for what is not
- * a regular file or is empty, -EXDEV outside every root); why gets a sentence for
- * the client that names the path and the remedy. */
-int image_open(struct supervisor *sup, const struct peer *peer, const char *path,
-    struct image *ret, char *why, size_t why_bytes);
+/* 0, or a negative errno (-EACCES, -ENOENT, -ELOOP, -EISDIR, -EINVAL for a path that is
+ * not absolute or has "..", for what is not a regular file or is empty, -EXDEV outside
+ * every root, -EPERM a client whose identity we cannot take, -EFBIG, -EBUSY leased);
+ * why gets a sentence for the client that names the path and the remedy. */
+int image_open(struct supervisor *sup, const struct peer *peer, const char *path, struct image *ret,
+    char *why, size_t why_bytes);
 
 #endif

@@ -42,8 +42,8 @@ enum session_outcome {
 
 /* What a client asks for.  Strings are borrowed for the call. */
 struct session_request {
-	const char *id;	       /* NULL: instance, else generated */
-	const char *instance;  /* the VM's name; may be NULL */
+	const char *id;	      /* NULL: instance, else generated */
+	const char *instance; /* the VM's name; may be NULL */
 	const char *image_path;
 	const char *cache_key; /* NULL: the image's identity */
 	uid_t vmm_uid;	       /* who may connect: owner of the socket */
@@ -74,19 +74,19 @@ struct session {
 	char id[SESSION_ID_BYTES];
 	char instance[SESSION_ID_BYTES];
 	char cache_key[SESSION_ID_BYTES];
-	char image_path[4096];
+	char *image_path; /* owned */
 	char socket_path[108];
 	enum session_state state;
 	enum session_outcome outcome;
-	char reason[256];   /* why it ended or what alarms, for people */
+	char reason[256];	     /* why it ended or what alarms, for people */
 	char version[VERSION_BYTES]; /* of the worker that serves it, or served it last */
-	struct child *child; /* NULL: none */
-	bool sent;	     /* child has, or will read, its SESSION_OPEN */
-	bool opened;	     /* a worker has acknowledged it */
-	uint32_t open_seq;   /* of SESSION_OPEN in flight; 0: none */
+	struct child *child;	     /* NULL: none */
+	bool sent;		     /* child has, or will read, its SESSION_OPEN */
+	bool opened;		     /* a worker has acknowledged it */
+	uint32_t open_seq;	     /* of SESSION_OPEN in flight; 0: none */
 	uint32_t complete_seq;
 	uint32_t close_seq;
-	uint32_t workers_lost; /* while it waited for its handshake */
+	uint32_t workers_lost;			   /* while it waited for its handshake */
 	uint64_t created_ns, serving_ns, ended_ns; /* CLOCK_MONOTONIC; 0: not yet */
 	/* The last completion: when it started and how much was present then; how it
 	 * went.  completion_reason is empty when none has failed. */
@@ -98,25 +98,25 @@ struct session {
 	uint64_t guest_bytes;
 	uid_t vmm_uid;
 	gid_t vmm_gid;
-	pid_t vmm_pid; /* -1 before the handshake */
-	struct image image; /* .fd -1 once ended */
+	pid_t vmm_pid;					   /* -1 before the handshake */
+	struct image image;				   /* .fd -1 once ended */
 	int listener, uffd, connection, vmm_pidfd, map_fd; /* owned; -1: none */
-	struct pagemap map;  /* read-only */
-	ev_io vmm_watch;     /* vmm_pidfd */
-	ev_timer deadline;   /* one for each state that has one */
-	struct list waits;   /* of struct session_wait.link */
+	struct pagemap map;				   /* read-only */
+	ev_io vmm_watch;				   /* vmm_pidfd */
+	ev_timer deadline;				   /* one for each state that has one */
+	struct list waits;				   /* of struct session_wait.link */
 	uint32_t alarms;
 	struct log_limit alarm_limit;
 	bool socket_bound; /* socket_path is ours to unlink */
 	uint64_t cluster_min_bytes, cluster_max_bytes, handshake_timeout_ms;
-	uint32_t flags;	     /* enum ipc_session_flag */
+	uint32_t flags;			       /* enum ipc_session_flag */
 	uint64_t last_counters[COUNTER_COUNT]; /* when it ended */
 	struct pagemap_counts last_counts;
 };
 
 struct sessions {
 	struct supervisor *sup;
-	struct list all; /* of struct session.link, in order of creation, with tombstones */
+	struct list all;      /* of struct session.link, in order of creation, with tombstones */
 	struct list changed;  /* of struct session.changed */
 	struct list graves;   /* of struct session.grave, in order of their end */
 	struct list homeless; /* of struct session.on_child: wait for a worker to be started */
@@ -139,9 +139,9 @@ struct session *session_find(struct sessions *sessions, const char *id);
  * (started if needed).  0 and a borrowed session in state CREATED: SESSION_OPEN is sent
  * or will be once the worker is ready; wait for session_is_opened() or the end of
  * session_is_live().  Otherwise a negative errno and a sentence in why: -EEXIST a live
- * session has the id, -EINVAL, -EPERM another user's VMM, -ENOSPC too many, -EAGAIN or
- * -EHOSTDOWN no worker, -ENAMETOOLONG the run directory leaves no room for a socket, or
- * image_open()'s. */
+ * session has the id, -EINVAL, -EPERM another user's VMM, -ENOSPC too many, -EAGAIN no
+ * worker can take it, -EMFILE, -ENFILE or -ENOMEM, -ENAMETOOLONG the run directory leaves
+ * no room for a socket, or image_open()'s. */
 int session_create(struct sessions *sessions, const struct peer *peer,
     const struct session_request *req, struct session **ret, char *why, size_t why_bytes);
 
@@ -169,6 +169,8 @@ void session_wait_remove(struct session_wait *wait);
 
 /* Events from the worker and the fleet. */
 void sessions_on_child_ready(struct sessions *sessions, struct child *child);
+/* Its link is lost; the process may live on and serve what it serves. */
+void sessions_on_child_unlinked(struct sessions *sessions, struct child *child);
 /* The worker process is gone (reason in words): after it no session points at child. */
 void sessions_on_child_gone(struct sessions *sessions, struct child *child, const char *reason);
 /* Messages: fds are moved out when kept.  0; -EPROTO when the worker lied, the child pays. */

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "supervisor/session_fsm.h"
+
+#include <errno.h>
+
+#include "common/clock.h"
+#include "supervisor/session.h"
+#include "supervisor/session_impl.h"
+#include "supervisor/session_socket.h"
+#include "supervisor/vmm.h"
+
+static void
+act_none(struct session *session)
+{
+	(void)session;
+}
+
+/* From now on its VMM may connect, so its time begins. */
+static void
+act_opened(struct session *session)
+{
+	session->opened = true;
+	session_arm_deadline(session);
+}
+
+static void
+act_place(struct session *session)
+{
+	session->workers_lost++;
+	session_place_again(session);
+}
+
+/* A second VMM must not find a socket that nobody accepts from. */
+static void
+act_serve(struct session *session)
+{
+	session->serving_ns = clock_now_ns();
+	session_socket_close(session);
+	vmm_watch_start(session);
+}
+
+static void
+act_complete(struct session *session)
+{
+	struct pagemap_counts counts;
+
+	session_counts(session, &counts);
+	session->completing_ns = clock_now_ns();
+	session->completing_absent = counts.absent;
+	session->completion_error = 0;
+	session->completion_reason[0] = '\0';
+}
+
+/* The descriptors stay: the kernel would fill a VM's absent pages with zeros if the
+ * last holder of its userfaultfd let go. */
+static void
+act_hold(struct session *session)
+{
+	session_unplace(session);
+}
+
+static void
+act_release(struct session *session)
+{
+	session_socket_close(session);
+	if (!session_send_close(session))
+		session_step(session, SESSION_EV_RELEASED);
+}
+
+static void
+act_end(struct session *session)
+{
+	session_bury(session);
+}
+
+struct row {
+	void (*act)(struct session *session); /* NULL: no such row */
+	enum session_state next;
+	enum log_level level;
+	const char *text;
+};
+
+/* clang-format off */
+static const struct row rows[SESSION_STATE_COUNT][SESSION_EVENT_COUNT] = {
+#define STATE(NAME, live, word, doc)
+#define EVENT(NAME, doc)
+#define T(state, event, next, action, level, text) \
+	[SESSION_##state][SESSION_EV_##event] = \
+	    { act_##action, SESSION_##next, LOG_LEVEL_##level, text },
+#include "supervisor/session_fsm.def"
+#undef STATE
+#undef EVENT
+#undef T
+};
+
+static const struct {
+	const char *name, *word, *doc;
+	bool live;
+} states[SESSION_STATE_COUNT] = {
+#define STATE(NAME, live, word, doc) [SESSION_##NAME] = { #NAME, word, doc, live },
+#define EVENT(NAME, doc)
+#define T(state, event, next, action, level, text)
+#include "supervisor/session_fsm.def"
+#undef STATE
+#undef EVENT
+#undef T
+};
+
+static const char *const events[SESSION_EVENT_COUNT] = {
+#define STATE(NAME, live, word, doc)
+#define EVENT(NAME, doc) [SESSION_EV_##NAME] = #NAME,
+#define T(state, event, next, action, level, text)
+#include "supervisor/session_fsm.def"
+#undef STATE
+#undef EVENT
+#undef T
+};
+/* clang-format on */
+
+int
+session_step(struct session *session, enum session_event event)
+{
+	enum session_state was = session->state;
+	const struct row *row = &rows[was][event];
+
+	if (!row->act)
+		return -EPROTO;
+	session_log(session, row->level, "%s -> %s on %s%s%s; %s", states[was].name,
+	    states[row->next].name, events[event], session->reason[0] ? ": " : "", session->reason,
+	    row->text);
+	session->state = row->next;
+	if (was != row->next)
+		session_arm_deadline(session);
+	session_mark_changed(session);
+	row->act(session);
+	return 0;
+}
+
+bool
+session_fsm_has_row(enum session_state state, enum session_event event, enum session_state *next)
+{
+	const struct row *row = &rows[state][event];
+
+	if (row->act && next)
+		*next = row->next;
+	return row->act != NULL;
+}
+
+bool
+session_state_is_live(enum session_state state)
+{
+	return states[state].live;
+}
+
+const char *
+session_state_name(enum session_state state)
+{
+	return states[state].name;
+}
+
+const char *
+session_event_name(enum session_event event)
+{
+	return events[event];
+}
+
+const char *
+session_state_word(enum session_state state)
+{
+	return states[state].word;
+}
+
+void
+session_fsm_write_dot(FILE *out)
+{
+	fputs("digraph session {\n\trankdir=LR;\n\tnode [shape=box];\n", out);
+	for (unsigned int s = 0; s < SESSION_STATE_COUNT; s++)
+		fprintf(out, "\t%s [tooltip=\"%s\"%s];\n", states[s].name, states[s].doc,
+		    states[s].live ? "" : ", peripheries=2");
+	for (unsigned int s = 0; s < SESSION_STATE_COUNT; s++)
+		for (unsigned int e = 0; e < SESSION_EVENT_COUNT; e++)
+			if (rows[s][e].act)
+				fprintf(out, "\t%s -> %s [label=\"%s\"];\n", states[s].name,
+				    states[rows[s][e].next].name, events[e]);
+	fputs("}\n", out);
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between the files of a session; for nobody else. */
+#ifndef SUPERVISOR_SESSION_IMPL_H
+#define SUPERVISOR_SESSION_IMPL_H
+
+#include <stddef.h>
+
+#include "supervisor/session.h"
+
+/* session.c */
+
+/* A session in no list that holds nothing, or NULL. */
+struct session *session_new(struct sessions *sessions);
+/* From every list; its waits must be gone. */
+void session_free(struct session *session);
+
+/* The deadline of the state that was entered, if it has one; stops any other. */
+void session_arm_deadline(struct session *session);
+/* Decides how it ends; the first decision stays.  reason is ours, or made printable. */
+void session_decide(struct session *session, enum session_outcome outcome, const char *reason);
+/* What act_end does: keeps the numbers, lets go of everything else, becomes a tombstone. */
+void session_bury(struct session *session);
+/* No worker answers for it any more, for this reason. */
+void session_lost_worker(struct session *session, const char *reason);
+/* The link to its worker is gone, and with it the answer to a completion. */
+void session_lost_link(struct session *session);
+/* The pidfd says so. */
+void session_vmm_exited(struct session *session);
+
+/* session_stats.c */
+
+/* Copies the numbers out of the page map, which is about to go. */
+void session_keep_numbers(struct session *session);
+/* Adds the numbers of a tombstone that goes to the totals. */
+void session_retire(struct sessions *sessions, const struct session *session);
+
+/* sessions.c */
+
+/* Its waits are told at the end of this loop turn. */
+void session_mark_changed(struct session *session);
+
+/* session_place.c: which worker has it. */
+
+/* Binds it to the child that new sessions go to and sends it there when that child is
+ * ready.  0, or a negative errno and a sentence; then it is bound to none. */
+int session_place(struct session *session, char *why, size_t why_bytes);
+/* The errno of a want of ours, of which the worker is innocent. */
+bool session_lacks_resources(int error);
+/* After its worker died: another worker, now or when one can be started, or NO_WORKER. */
+void session_place_again(struct session *session);
+/* Off the list of its child, or of those that wait for one. */
+void session_unplace(struct session *session);
+/* Tries again for each session that waits for a worker. */
+void sessions_place_homeless(struct sessions *sessions);
+
+/* session_link.c: what is said to the worker. */
+
+/* 0, or a negative errno: see child_send(). */
+int session_send_open(struct session *session);
+int session_send_complete(struct session *session);
+/* True when an answer or the end of the worker will follow. */
+bool session_send_close(struct session *session);
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which worker has a session.  A session that waits for its handshake belongs to no
+ * worker in particular: the supervisor owns the listening socket, so when its worker
+ * dies another one is given the session and the VMM notices nothing. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "supervisor/child.h"
+#include "supervisor/session_impl.h"
+#include "supervisor/supervisor.h"
+
+/* A session that takes one worker after another with it is not handed to a fourth. */
+#define MAX_WORKERS_LOST 3
+
+bool
+session_lacks_resources(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+}
+
+int
+session_place(struct session *session, char *why, size_t why_bytes)
+{
+	struct child *child;
+	int r = fleet_child_for_new(&session->sup->fleet, &child, why, why_bytes);
+
+	if (r < 0)
+		return r;
+	session_unplace(session);
+	list_add(&child->sessions, &session->on_child);
+	session->child = child;
+	session->sent = false;
+	session->opened = false;
+	snprintf(session->version, sizeof(session->version), "%s", child->version);
+	if (!child_is_ready(child))
+		return 0;
+	r = session_send_open(session);
+	if (session_lacks_resources(r)) {
+		session_unplace(session);
+		snprintf(why, why_bytes, "cannot hand the session to worker v%s: %s",
+		    child->version, strerror(-r));
+		return r;
+	}
+	/* With any other error the link is going down and WORKER_LOST follows. */
+	return 0;
+}
+
+void
+session_unplace(struct session *session)
+{
+	struct child *child = session->child;
+
+	list_remove(&session->on_child);
+	session->child = NULL;
+	session->sent = false;
+	session->open_seq = 0;
+	session->close_seq = 0;
+	session->complete_seq = 0;
+	if (child)
+		child_check_empty(child);
+}
+
+static void
+give_up(struct session *session, const char *why)
+{
+	session_decide(session, SESSION_OUTCOME_FAILED, why);
+	session_step(session, SESSION_EV_NO_WORKER);
+}
+
+/* -EAGAIN is the fleet's back-off: worth to wait for, as long as its deadline lets it. */
+static void
+place_or_wait(struct session *session)
+{
+	struct sessions *sessions = &session->sup->sessions;
+	char why[256];
+	int r = session_place(session, why, sizeof(why));
+
+	if (r == 0)
+		return;
+	if (r != -EAGAIN) {
+		give_up(session, why);
+		return;
+	}
+	list_remove(&session->on_child);
+	list_add(&sessions->homeless, &session->on_child);
+	if (!ev_is_active(&sessions->place_timer))
+		ev_timer_again(session->sup->loop, &sessions->place_timer);
+}
+
+void
+session_place_again(struct session *session)
+{
+	session_unplace(session);
+	session->opened = false;
+	if (session->sup->stopping)
+		give_up(session, "pagerd is stopping");
+	else if (session->workers_lost > MAX_WORKERS_LOST)
+		give_up(session, "one worker after another died while it waited for its VMM");
+	else
+		place_or_wait(session);
+}
+
+/* On a list of its own first: a session may come back to the list it was taken from. */
+static void
+move_all(struct list *to, struct list *from)
+{
+	list_init(to);
+	while (!list_is_empty(from)) {
+		struct list *link = from->next;
+
+		list_remove(link);
+		list_add(to, link);
+	}
+}
+
+void
+sessions_place_homeless(struct sessions *sessions)
+{
+	struct list waiting;
+
+	move_all(&waiting, &sessions->homeless);
+	while (!list_is_empty(&waiting)) {
+		struct session *session = list_entry(waiting.next, struct session, on_child);
+
+		list_remove(&session->on_child);
+		place_or_wait(session);
+	}
+	if (list_is_empty(&sessions->homeless))
+		ev_timer_stop(sessions->sup->loop, &sessions->place_timer);
+}
+
+void
+sessions_on_child_ready(struct sessions *sessions, struct child *child)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &child->sessions) {
+		struct session *session = list_entry(pos, struct session, on_child);
+
+		if (session->state != SESSION_CREATED || session->sent)
+			continue;
+		int r = session_send_open(session);
+		if (session_lacks_resources(r)) {
+			session_unplace(session);
+			give_up(session, "the supervisor has no descriptor left for it");
+		}
+	}
+	sessions_place_homeless(sessions);
+}
+
+void
+sessions_on_child_gone(struct sessions *sessions, struct child *child, const char *reason)
+{
+	struct list lost;
+
+	(void)sessions;
+	move_all(&lost, &child->sessions);
+	while (!list_is_empty(&lost)) {
+		struct session *session = list_entry(lost.next, struct session, on_child);
+
+		list_remove(&session->on_child);
+		session->child = NULL;
+		session_lost_worker(session, reason);
+	}
+}
+
+/* Its worker cannot be told anything any more, but may live and serve on.  What waits
+ * for a handshake goes elsewhere at once; what was never sent waits for the obituary,
+ * which knows whether its version may be started again. */
+void
+sessions_on_child_unlinked(struct sessions *sessions, struct child *child)
+{
+	struct list *pos, *tmp;
+
+	(void)sessions;
+	list_for_each_safe(pos, tmp, &child->sessions) {
+		struct session *session = list_entry(pos, struct session, on_child);
+
+		if (session->state == SESSION_CREATED && session->sent)
+			session_lost_worker(session, "its link is lost");
+		else if (session->state == SESSION_COMPLETING)
+			session_lost_link(session);
+	}
+}
