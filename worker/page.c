@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/page.h"
+
+/* The state plus one; 0 is no row. */
+/* clang-format off */
+static const uint8_t rows[PAGE_STATE_MASK + 1][PAGE_EV_COUNT] = {
+#define PAGE_T(state, event, next) [PAGE_##state][PAGE_EV_##event] = PAGE_##next + 1,
+#include "common/page.def"
+};
+/* clang-format on */
+
+int
+page_next(enum page_state state, enum page_event event)
+{
+	return (int)rows[state][event] - 1;
+}
+
+static bool
+step(const struct pagemap *map, uint64_t page, enum page_event event, unsigned set)
+{
+	_Atomic uint8_t *cell = &map->pages[page];
+	uint8_t seen = atomic_load_explicit(cell, memory_order_relaxed);
+	uint8_t row, want;
+
+	do {
+		row = rows[seen & PAGE_STATE_MASK][event];
+		if (row == 0)
+			return false;
+		want = (uint8_t)((seen & ~PAGE_STATE_MASK) | (row - 1U) | set);
+	} while (!atomic_compare_exchange_weak(cell, &seen, want));
+	return true;
+}
+
+bool
+page_step(const struct pagemap *map, uint64_t page, enum page_event event)
+{
+	return step(map, page, event, 0);
+}
+
+bool
+page_step_background(const struct pagemap *map, uint64_t page)
+{
+	return step(map, page, PAGE_EV_FILLED, PAGE_F_BACKGROUND);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one writer of the page map: a compare-and-swap driven by common/page.def.
+ * Safe from every thread of the worker. */
+#ifndef WORKER_PAGE_H
+#define WORKER_PAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/pagemap.h"
+
+enum page_event {
+#define PAGE_EVENT(EVENT, doc) \
+	PAGE_EV_##EVENT        \
+	,
+#include "common/page.def"
+	PAGE_EV_COUNT
+};
+
+static inline enum page_state
+page_get(const struct pagemap *map, uint64_t page)
+{
+	return (enum page_state)(
+	    atomic_load_explicit(&map->pages[page], memory_order_acquire) & PAGE_STATE_MASK);
+}
+
+/* Nothing of the image may go there, and nobody is putting it there. */
+static inline bool
+page_is_fillable(enum page_state state)
+{
+	return state == PAGE_ABSENT || state == PAGE_FILLING;
+}
+
+/* Applies the event.  False when the table has no row for it: nothing changed. */
+bool page_step(const struct pagemap *map, uint64_t page, enum page_event event);
+
+/* As page_step() for FILLED by a completion or a prefetch: also remembers that. */
+bool page_step_background(const struct pagemap *map, uint64_t page);
+
+/* The state that the table gives, or -1. */
+int page_next(enum page_state state, enum page_event event);
+
+#endif

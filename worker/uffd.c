@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/uffd.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* Above mmap_min_addr on every configuration we know and below every mapping of a VMM. */
+#define UNMAPPED_ADDR UINT64_C(0x10000)
+#define UNMAPPED_LEN  UINT64_C(4096)
+
+static enum uffd_result
+classify(int error)
+{
+	switch (error) {
+	case EAGAIN:
+		return UFFD_AGAIN;
+	case EEXIST:
+		return UFFD_EXISTS;
+	case ESRCH:
+	case ENOSPC: /* Linux 4.11 to 4.13 */
+		return UFFD_GONE;
+	case ENOENT:
+		return UFFD_NO_RANGE;
+	case ENOMEM:
+		return UFFD_NO_MEMORY;
+	case EFAULT:
+		return UFFD_BAD_SOURCE;
+	default:
+		return UFFD_FAILED;
+	}
+}
+
+static int
+copy_once(int fd, uint64_t dst, const void *src, uint64_t bytes, int64_t *ret_done)
+{
+	struct uffdio_copy op = {
+	    .dst = dst,
+	    .src = (uint64_t)(uintptr_t)src,
+	    .len = bytes,
+	    /* Older kernels leave it unwritten on an early exit. */
+	    .copy = 0,
+	};
+	int error = ioctl(fd, UFFDIO_COPY, &op) < 0 ? errno : 0;
+
+	*ret_done = op.copy;
+	return error;
+}
+
+static int
+zero_once(int fd, uint64_t dst, uint64_t bytes, int64_t *ret_done)
+{
+	struct uffdio_zeropage op = {
+	    .range = {.start = dst, .len = bytes},
+	    .zeropage = 0,
+	};
+	int error = ioctl(fd, UFFDIO_ZEROPAGE, &op) < 0 ? errno : 0;
+
+	*ret_done = op.zeropage;
+	return error;
+}
+
+enum uffd_result
+uffd_fill(int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fill *ret)
+{
+	int64_t done = 0;
+	int error;
+
+	ret->done_bytes = 0;
+	do {
+		uint64_t at = ret->done_bytes;
+
+		if (src != NULL)
+			error = copy_once(fd, dst + at, (const char *)src + at, bytes - at, &done);
+		else
+			error = zero_once(fd, dst + at, bytes - at, &done);
+		if (done > 0)
+			ret->done_bytes += (uint64_t)done;
+		/* A partial fill says EAGAIN whatever stopped it: ask again for the reason. */
+	} while (error == EAGAIN && done > 0 && ret->done_bytes < bytes);
+	ret->error = error;
+	if (error == 0 || ret->done_bytes >= bytes)
+		return UFFD_DONE;
+	return classify(error);
+}
+
+void
+uffd_wake(int fd, uint64_t start, uint64_t bytes)
+{
+	struct uffdio_range range = {.start = start, .len = bytes};
+
+	(void)ioctl(fd, UFFDIO_WAKE, &range);
+}
+
+int
+uffd_unregister(int fd, uint64_t start, uint64_t bytes)
+{
+	struct uffdio_range range = {.start = start, .len = bytes};
+
+	return ioctl(fd, UFFDIO_UNREGISTER, &range) < 0 ? -errno : 0;
+}
+
+int
+uffd_read(int fd, struct uffd_msg *msgs, size_t max)
+{
+	ssize_t n = read(fd, msgs, max * sizeof(*msgs));
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return (int)((size_t)n / sizeof(*msgs));
+}
+
+bool
+uffd_is_quiet(int fd)
+{
+	int64_t done;
+
+	return zero_once(fd, UNMAPPED_ADDR, UNMAPPED_LEN, &done) != EAGAIN;
+}
+
+bool
+uffd_is_alive(int fd)
+{
+	int64_t done;
+
+	return zero_once(fd, UNMAPPED_ADDR, UNMAPPED_LEN, &done) != ESRCH;
+}

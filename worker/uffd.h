@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ● The only userfaultfd ioctls and reads.  Every errno is classified here, once.
+ * No function takes ownership of a descriptor.  Lengths are bytes and whole pages.
+ * Source: ioctl_userfaultfd(2), and the kernel's mm/userfaultfd.c where that is silent. */
+#ifndef WORKER_UFFD_H
+#define WORKER_UFFD_H
+
+#include <linux/userfaultfd.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum uffd_result {
+	UFFD_DONE,	 /* all of it */
+	UFFD_EXISTS,	 /* the page after what was done is there; nobody was woken for it */
+	UFFD_AGAIN,	 /* a removal is pending: read events, then go on after what was done */
+	UFFD_GONE,	 /* the VMM has exited */
+	UFFD_NO_RANGE,	 /* not one registered mapping: split by the VMM, or not registered */
+	UFFD_NO_MEMORY,	 /* the VMM's memory cgroup, or the machine, is full */
+	UFFD_BAD_SOURCE, /* the source could not be read: the image is truncated or broken */
+	UFFD_FAILED,	 /* anything else: ret_errno says what */
+};
+
+struct uffd_fill {
+	uint64_t done_bytes; /* filled and woken, also when the result is not UFFD_DONE */
+	int error;	     /* positive errno behind the result, for a person */
+};
+
+/* Puts bytes of src at dst and wakes who waits there.  src is NULL for zeros. */
+enum uffd_result uffd_fill(
+    int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fill *ret);
+
+/* Makes every thread that waits in the range fault again.  Works while removals are pending. */
+void uffd_wake(int fd, uint64_t start, uint64_t bytes);
+
+/* 0 or a negative errno. */
+int uffd_unregister(int fd, uint64_t start, uint64_t bytes);
+
+/* Reads up to max events without blocking (the descriptor is non-blocking).  Returns how
+ * many, 0 when there is none, or a negative errno. */
+int uffd_read(int fd, struct uffd_msg *msgs, size_t max);
+
+/* False when a removal is on its way: begun by the VMM, event not yet read or its thread not yet
+ * gone on.  Asks the kernel with a fill of a page that is registered nowhere. */
+bool uffd_is_quiet(int fd);
+
+/* False when the VMM's address space is gone. */
+bool uffd_is_alive(int fd);
+
+#endif
