@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/copylock.h"
+
+#include <sched.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Set once by a thread that gives up its priority. */
+static _Thread_local bool is_idle;
+
+static int
+thread_id(void)
+{
+	static _Thread_local int tid;
+
+	if (tid == 0)
+		tid = (int)syscall(SYS_gettid);
+	return tid;
+}
+
+/* Going from idle back to normal needs RLIMIT_NICE, which the supervisor sets. */
+static void
+set_policy(int tid, int policy)
+{
+	struct sched_param param = {.sched_priority = 0};
+
+	(void)sched_setscheduler(tid, policy, &param);
+}
+
+void
+copylock_idle_priority(void)
+{
+	is_idle = true;
+	set_policy(0, SCHED_IDLE);
+}
+
+void
+copylock_init(struct copylock *lock)
+{
+	memset(lock, 0, sizeof(*lock));
+	pthread_mutex_init(&lock->mutex, NULL);
+}
+
+void
+copylock_fini(struct copylock *lock)
+{
+	pthread_mutex_destroy(&lock->mutex);
+}
+
+void
+copylock_demand(struct copylock *lock)
+{
+	int holder;
+
+	if (pthread_mutex_trylock(&lock->mutex) == 0)
+		return;
+	atomic_fetch_add(&lock->demand, 1);
+	holder = atomic_load(&lock->holder);
+	if (holder != 0) {
+		set_policy(holder, SCHED_OTHER);
+		/* After the call: if the holder let go in between, it finds this at its
+		 * next release. */
+		atomic_store(&lock->lent, true);
+	}
+	pthread_mutex_lock(&lock->mutex);
+	atomic_fetch_sub(&lock->demand, 1);
+}
+
+void
+copylock_demand_done(struct copylock *lock)
+{
+	pthread_mutex_unlock(&lock->mutex);
+}
+
+void
+copylock_background(struct copylock *lock)
+{
+	/* A mutex is not fair: without this the thread that just let go would take it
+	 * again before the one it woke has run. */
+	while (atomic_load(&lock->demand) > 0)
+		sched_yield();
+	pthread_mutex_lock(&lock->mutex);
+	if (is_idle)
+		atomic_store(&lock->holder, thread_id());
+}
+
+void
+copylock_background_done(struct copylock *lock)
+{
+	atomic_store(&lock->holder, 0);
+	pthread_mutex_unlock(&lock->mutex);
+	if (is_idle && atomic_exchange(&lock->lent, false))
+		set_policy(0, SCHED_IDLE);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The copy lock of a session: whoever copies in the background holds it for one
+ * bounded chunk; the fault thread holds it while it reads events and applies
+ * removals, so a removal is never read while a background copy of that page is
+ * under way.
+ *
+ * A background thread runs at idle priority and could keep the lock for as long as
+ * the machine is busy, with a guest waiting behind it.  So the demand side lends it
+ * a normal priority while it waits, and the background side does not take the lock
+ * again while somebody of the demand side wants it. */
+#ifndef WORKER_COPYLOCK_H
+#define WORKER_COPYLOCK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct copylock {
+	pthread_mutex_t mutex;
+	_Atomic int demand; /* demand threads that want it */
+	_Atomic int holder; /* thread id of an idle-priority holder; 0: none */
+	_Atomic bool lent;  /* the holder was raised and must go back by itself */
+};
+
+void copylock_init(struct copylock *lock);
+void copylock_fini(struct copylock *lock);
+
+void copylock_demand(struct copylock *lock);
+void copylock_demand_done(struct copylock *lock);
+
+void copylock_background(struct copylock *lock);
+void copylock_background_done(struct copylock *lock);
+
+/* Makes the calling thread one that runs only when nothing else wants the CPU. */
+void copylock_idle_priority(void);
+
+#endif
