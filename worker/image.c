@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/image.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "common/fault.h"
+#include "common/fd.h"
+#include "common/pagemap.h"
+#include "common/xalloc.h"
+#include "worker/image_index.h"
+#include "worker/pager.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+static uint64_t
+round_up(uint64_t bytes)
+{
+	return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
+/* Never waits, unlike a question to the file system: image_index.c asks that. */
+static enum image_kind
+find_kind(int fd)
+{
+	unsigned char byte;
+	struct iovec one = {.iov_base = &byte, .iov_len = 1};
+
+	if (preadv2(fd, &one, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN)
+		return IMAGE_CACHED;
+	return IMAGE_SLOW;
+}
+
+static struct image *
+find_open(struct pager *pager, const struct stat *st, uint64_t bytes)
+{
+	struct list *pos;
+
+	list_for_each(pos, &pager->images) {
+		struct image *image = list_entry(pos, struct image, link);
+
+		if (image->dev == st->st_dev && image->ino == st->st_ino && image->bytes == bytes)
+			return image;
+	}
+	return NULL;
+}
+
+static void
+destroy(struct image *image)
+{
+	pthread_cond_destroy(&image->cond);
+	pthread_mutex_destroy(&image->lock);
+	image_index_free(atomic_load(&image->index));
+	free(image);
+}
+
+static int
+open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, struct image **ret)
+{
+	size_t mapped = round_up(bytes);
+	void *map = mmap(NULL, mapped, PROT_READ, MAP_SHARED, fd, 0);
+	struct image *image;
+
+	if (map == MAP_FAILED)
+		return -errno;
+	image = xcalloc(1, sizeof(*image));
+	list_init(&image->link);
+	image->dev = st->st_dev;
+	image->ino = st->st_ino;
+	image->bytes = bytes;
+	image->map = map;
+	image->mapped_bytes = mapped;
+	atomic_init(&image->kind, find_kind(fd));
+	pthread_mutex_init(&image->lock, NULL);
+	pthread_cond_init(&image->cond, NULL);
+	image->fd = fd;
+	if (pthread_create(&image->indexer, &pager->thread_attr, image_index_main, image) != 0) {
+		munmap(map, mapped);
+		destroy(image);
+		return -EAGAIN;
+	}
+	list_add(&pager->images, &image->link);
+	*ret = image;
+	return 0;
+}
+
+int
+image_get(struct pager *pager, int fd, uint64_t bytes, struct image **ret)
+{
+	struct stat st;
+	struct image *image;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	image = find_open(pager, &st, bytes);
+	if (image == NULL) {
+		r = open_new(pager, fd, &st, bytes, &image);
+		if (r < 0)
+			return r;
+	} else {
+		fd_closep(&fd);
+	}
+	image->refs++;
+	*ret = image;
+	return 0;
+}
+
+void
+image_put(struct image *image)
+{
+	if (image == NULL || --image->refs > 0)
+		return;
+	atomic_store(&image->stop, true);
+	pthread_join(image->indexer, NULL);
+	list_remove(&image->link);
+	munmap((void *)(uintptr_t)image->map, image->mapped_bytes);
+	fd_closep(&image->fd);
+	destroy(image);
+}
+
+void
+image_wait_index(struct image *image)
+{
+	pthread_mutex_lock(&image->lock);
+	while (!image->indexed)
+		pthread_cond_wait(&image->cond, &image->lock);
+	pthread_mutex_unlock(&image->lock);
+}
+
+bool
+image_is_hole(const struct image *image, uint64_t offset, uint64_t max, uint64_t *ret_bytes)
+{
+	const struct image_index *index = atomic_load_explicit(&image->index, memory_order_acquire);
+
+	*ret_bytes = max;
+	return index != NULL && image_index_is_hole(index, offset, max, ret_bytes);
+}
+
+/* What pread returned, as whole pages: the part of the last page behind the end of the
+ * file is zeros, and nothing else ever is. */
+static uint64_t
+whole_pages(const struct image *image, uint64_t offset, ssize_t got, void *buf)
+{
+	uint64_t n = got > 0 ? (uint64_t)got : 0;
+
+	if (offset + n == image->bytes && n % PAGE_BYTES != 0) {
+		memset((char *)buf + n, 0, round_up(n) - n);
+		return round_up(n);
+	}
+	return n & ~(PAGE_BYTES - 1);
+}
+
+uint64_t
+image_peek(
+    const struct image *image, uint64_t offset, uint64_t bytes, void *buf, const void **ret_src)
+{
+	struct iovec all = {.iov_base = buf, .iov_len = bytes};
+
+	enum image_kind kind =
+	    (enum image_kind)atomic_load_explicit(&image->kind, memory_order_relaxed);
+
+	if (fault(FAULT_IMAGE_READ))
+		return 0;
+
+	if (kind == IMAGE_IN_MEMORY) {
+		*ret_src = image->map + offset;
+		return bytes;
+	}
+	if (kind == IMAGE_SLOW)
+		return 0;
+	*ret_src = buf;
+	return whole_pages(
+	    image, offset, preadv2(image->fd, &all, 1, (off_t)offset, RWF_NOWAIT), buf);
+}
+
+int
+image_read(const struct image *image, uint64_t offset, uint64_t bytes, void *buf)
+{
+	uint64_t done = 0;
+
+	if (fault(FAULT_IMAGE_READ))
+		return -EIO;
+	while (done < bytes) {
+		ssize_t n =
+		    pread(image->fd, (char *)buf + done, bytes - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (uint64_t)n;
+	}
+	return whole_pages(image, offset, (ssize_t)done, buf) == bytes ? 0 : -EIO;
+}
+
+int
+image_warm(const struct image *image, uint64_t offset, uint64_t bytes, const void **ret_src)
+{
+	void *start = (void *)(uintptr_t)(image->map + offset);
+
+	if (fault(FAULT_IMAGE_READ))
+		return -EIO;
+	*ret_src = start;
+	if (madvise(start, bytes, MADV_POPULATE_READ) == 0)
+		return 0;
+	/* EFAULT is a SIGBUS that was avoided: the file is shorter now, or its storage failed. */
+	return errno == EFAULT ? -EIO : -errno;
+}

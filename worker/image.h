@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where pages come from: one snapshot file, mapped once for all its sessions.
+ *
+ * Three things about a file decide how a fault is answered:
+ *   - which ranges are holes: zeros without reading (found out in the background);
+ *   - whether its pages live in memory by nature (tmpfs): copied from the mapping;
+ *   - otherwise, whether the bytes are in the page cache now: preadv2(RWF_NOWAIT) says
+ *     so and hands them over.  mincore() would say nothing about a file we may not write.
+ * What is not in memory is read by a thread that may wait, never by a fault thread.
+ *
+ * The kernel reads the mapping on our behalf, so that a truncated file is an error
+ * of an ioctl and not a SIGBUS. */
+#ifndef WORKER_IMAGE_H
+#define WORKER_IMAGE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/list.h"
+
+struct pager;
+
+enum image_kind {
+	IMAGE_IN_MEMORY, /* tmpfs and its like */
+	IMAGE_CACHED,	 /* the page cache can be asked */
+	IMAGE_SLOW,	 /* it cannot: every read may wait */
+};
+
+struct image_index;
+
+struct image {
+	struct list link; /* pager.images */
+	unsigned refs;	  /* sessions; control thread only */
+	uint64_t dev, ino;
+	int fd;		  /* owned */
+	uint64_t bytes;	  /* when it was opened; offsets beyond it, up to a whole page, are zeros */
+	_Atomic int kind; /* enum image_kind; starts as slow until the indexer knows */
+	const unsigned char *map;
+	size_t mapped_bytes;
+	_Atomic(struct image_index *) index; /* NULL until the holes are known */
+	pthread_t indexer;
+	pthread_mutex_t lock; /* indexed */
+	pthread_cond_t cond;
+	bool indexed;	   /* the holes are known, or cannot be */
+	_Atomic bool stop; /* the indexer is to end early */
+};
+
+/* Finds or opens the image behind fd.  On success the image owns fd and the caller a
+ * reference.  0 or a negative errno (the caller still owns fd). */
+int image_get(struct pager *pager, int fd, uint64_t bytes, struct image **ret);
+void image_put(struct image *image);
+
+/* Waits until the holes are known.  Not for the control or a fault thread. */
+void image_wait_index(struct image *image);
+
+/* Whether offset is in a hole, and in *ret_bytes how far that stays so (at most max). */
+bool image_is_hole(const struct image *image, uint64_t offset, uint64_t max, uint64_t *ret_bytes);
+
+/* Bytes from offset on that are in memory now, whole pages, at most bytes; 0: none, so the
+ * caller must leave it to image_read().  *ret_src points at them: into the mapping or buf. */
+uint64_t image_peek(
+    const struct image *image, uint64_t offset, uint64_t bytes, void *buf, const void **ret_src);
+
+/* Reads all of bytes (whole pages) into buf and may wait.  0 or a negative errno; what is
+ * shorter than it was at the opening is -EIO, never zeros. */
+int image_read(const struct image *image, uint64_t offset, uint64_t bytes, void *buf);
+
+/* Brings a range into memory and into our page tables, may wait, and points at it.
+ * 0 or a negative errno. */
+int image_warm(const struct image *image, uint64_t offset, uint64_t bytes, const void **ret_src);
+
+#endif
