@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The fault thread of a session: the only reader of its userfaultfd (but for the
+ * last act of a completion).  It reads events and fills; it does no I/O that waits,
+ * takes no lock but the copy lock, and neither allocates nor logs. */
+#ifndef WORKER_FAULT_H
+#define WORKER_FAULT_H
+
+#include <stddef.h>
+
+#include <linux/userfaultfd.h>
+
+struct session;
+
+/* Thread; arg is the session. */
+void *fault_main(void *arg);
+
+/* Applies the removals among events to the page map, before any fault of the batch is
+ * answered.  The copy lock is held.  Returns how many of the events are faults. */
+size_t fault_apply_removals(struct session *s, const struct uffd_msg *msgs, size_t nr);
+
+/* Makes every thread of the VMM that waits fault again. */
+void fault_wake_all(struct session *s);
+
+#endif

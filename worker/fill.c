@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/fill.h"
+
+#include <errno.h>
+
+#include "common/fault.h"
+#include "worker/page.h"
+#include "worker/session.h"
+#include "worker/uffd.h"
+
+#define HUGE_BYTES (UINT64_C(2) << 20)
+
+/* The kernel cannot map a huge zero page for us: zeros are copied.  Never written, so it
+ * costs no memory; not const, or it would be 2 MiB of the executable. */
+static unsigned char huge_zeros[HUGE_BYTES];
+
+static enum fill_result
+result_of(enum uffd_result result)
+{
+	static const enum fill_result results[] = {
+	    [UFFD_DONE] = FILL_DONE,
+	    [UFFD_EXISTS] = FILL_DONE,
+	    [UFFD_AGAIN] = FILL_AGAIN,
+	    [UFFD_GONE] = FILL_GONE,
+	    [UFFD_NO_RANGE] = FILL_NO_RANGE,
+	    [UFFD_NO_MEMORY] = FILL_NO_MEMORY,
+	    [UFFD_BAD_SOURCE] = FILL_BAD_SOURCE,
+	    [UFFD_FAILED] = FILL_FAILED,
+	};
+
+	return results[result];
+}
+
+static uint64_t
+mark(struct session *s, uint64_t first, uint64_t nr)
+{
+	uint64_t n = 0;
+
+	while (n < nr && page_step(&s->map, first + n, PAGE_EV_MARK))
+		n++;
+	return n;
+}
+
+static void
+settle(struct session *s, uint64_t first, uint64_t nr, enum fill_why why)
+{
+	for (uint64_t i = 0; i < nr; i++) {
+		if (why == FILL_FOR_BACKGROUND)
+			page_step_background(&s->map, first + i);
+		else
+			page_step(&s->map, first + i, PAGE_EV_FILLED);
+	}
+}
+
+static void
+unmark(struct session *s, uint64_t first, uint64_t nr)
+{
+	for (uint64_t i = 0; i < nr; i++)
+		page_step(&s->map, first + i, PAGE_EV_UNMARK);
+}
+
+static void
+count_filled(struct session *s, uint64_t nr, uint64_t bytes, bool zeros, enum fill_why why)
+{
+	if (zeros)
+		session_count(s, COUNTER_PAGES_ZEROED, nr);
+	else if (why == FILL_FOR_BACKGROUND)
+		session_count(s, COUNTER_PAGES_BACKGROUND, nr);
+	else
+		session_count(s, COUNTER_PAGES_DEMAND, nr);
+	if (!zeros)
+		session_count(s, COUNTER_IMAGE_BYTES_READ, bytes);
+}
+
+/* One ioctl for the pages [first, first + nr) of a region, all of them marked. */
+static enum uffd_result
+fill_once(struct session *s, const struct run *run, const void *src, struct uffd_fill *f)
+{
+	uint64_t bytes = run_bytes(run);
+
+	session_count(s, COUNTER_COPIES, 1);
+	if (src == NULL && run->region->page_bytes == HUGE_BYTES)
+		return uffd_fill(s->uffd, run_host(run), huge_zeros, HUGE_BYTES, f);
+	return uffd_fill(s->uffd, run_host(run), src, bytes, f);
+}
+
+/* The kernel found the page in place and woke nobody. */
+static void
+page_exists(struct session *s, const struct run *page, enum fill_why why)
+{
+	settle(s, run_map(page), 1, why);
+	uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
+	session_count(s, COUNTER_FILL_EXISTS, 1);
+}
+
+/*
+ * The heart of the program.  For each page, in this order:
+ *
+ *	absent -> filling	before the kernel is asked
+ *	the ioctl
+ *	filling -> present	once the kernel has the page
+ *
+ * Dying before the ioctl leaves "filling": whoever comes next asks the kernel, which
+ * copies the image.  Dying after it leaves "filling" too: the kernel says that the
+ * page exists.  With the mark for "present" first, a death in between would turn the
+ * page into zeros for ever.  A removal cannot slip in between the ioctl and the last
+ * mark: it is read by the fault thread, which is either the one in here or waits for
+ * the copy lock that a background copy holds.
+ */
+enum fill_result
+fill_run(
+    struct session *s, const struct run *run, const void *src, enum fill_why why, struct fill *ret)
+{
+	uint64_t page_bytes = run->region->page_bytes;
+	uint64_t marked = mark(s, run_map(run), run->nr);
+	enum uffd_result result = UFFD_DONE;
+	struct uffd_fill f = {0};
+
+	*ret = (struct fill){0};
+	(void)fault(FAULT_FILL_AFTER_MARK);
+	while (ret->nr_done < marked && (result == UFFD_DONE || result == UFFD_EXISTS)) {
+		struct run rest = {run->region, run->first + ret->nr_done, marked - ret->nr_done};
+		uint64_t done;
+
+		result = fill_once(s, &rest,
+		    src == NULL ? NULL : (const char *)src + ret->nr_done * page_bytes, &f);
+		(void)fault(FAULT_FILL_AFTER_IOCTL);
+		done = f.done_bytes / page_bytes;
+		settle(s, run_map(&rest), done, why);
+		count_filled(s, done, f.done_bytes, src == NULL, why);
+		ret->nr_done += done;
+		if (result == UFFD_EXISTS) {
+			rest.first += done;
+			rest.nr = 1;
+			page_exists(s, &rest, why);
+			ret->nr_done++;
+		}
+	}
+	unmark(s, run_map(run) + ret->nr_done, marked - ret->nr_done);
+	if (ret->nr_done < marked) {
+		ret->error = f.error;
+		return result_of(result);
+	}
+	return marked < run->nr ? FILL_STALE : FILL_DONE;
+}
+
+enum fill_result
+fill_again(struct session *s, const struct run *page)
+{
+	enum uffd_result result;
+	struct uffd_fill f;
+
+	result = fill_once(s, page, NULL, &f);
+	if (result == UFFD_EXISTS) {
+		/* Another fill was faster than this event: nobody was woken by ours. */
+		uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
+		session_count(s, COUNTER_FILL_EXISTS, 1);
+		return FILL_DONE;
+	}
+	if (result == UFFD_DONE) {
+		page_step(&s->map, run_map(page), PAGE_EV_ZEROED);
+		session_count(s, COUNTER_PAGES_ZEROED, 1);
+	}
+	return result_of(result);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Putting pages into a guest.  The order that keeps a crash from becoming zeros
+ * where the image belongs is in fill_run() and nowhere else. */
+#ifndef WORKER_FILL_H
+#define WORKER_FILL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/region.h"
+
+struct session;
+
+enum fill_result {
+	FILL_DONE,	 /* nothing of the run is absent any more */
+	FILL_AGAIN,	 /* a removal is pending: read events first */
+	FILL_STALE,	 /* its first page may not be filled from the image (any more) */
+	FILL_GONE,	 /* the VMM has exited */
+	FILL_NO_RANGE,	 /* the kernel knows no such registered range */
+	FILL_NO_MEMORY,	 /* try again later */
+	FILL_BAD_SOURCE, /* the image could not be read */
+	FILL_FAILED,	 /* see error */
+};
+
+enum fill_why {
+	FILL_FOR_FAULT,
+	FILL_FOR_BACKGROUND, /* the copy lock is held */
+};
+
+struct fill {
+	uint64_t nr_done; /* pages from the start of the run that are there now */
+	int error;	  /* positive errno behind a result that is not done; 0: none */
+};
+
+/* Fills the pages of run with the bytes at src (NULL: zeros, for a hole of the image)
+ * and wakes who waits.  Only pages that the map calls absent or filling: the run ends
+ * early, with FILL_STALE, before one that is not. */
+enum fill_result fill_run(
+    struct session *s, const struct run *run, const void *src, enum fill_why why, struct fill *ret);
+
+/* Answers a missing fault on a page that was populated or removed before: zeros. */
+enum fill_result fill_again(struct session *s, const struct run *page);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The lane of faults whose page is not in memory: a bounded queue and a few threads
+ * of the session's own that may wait for its storage.  A page waits once however
+ * often it faults.  When the queue is full, faults are forgotten on purpose and
+ * every waiter is woken later, so that the kernel raises them again. */
+#ifndef WORKER_IOLANE_H
+#define WORKER_IOLANE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/region.h"
+
+#define IOLANE_SLOTS   256U
+#define IOLANE_THREADS 4U /* one stuck read must not hold up the session's others */
+
+struct session;
+
+struct iolane_slot {
+	struct run page; /* one page; nr is 0 in a free slot */
+	uint64_t due_ns; /* not before: back-off after a failed read */
+	uint32_t tries;
+	bool busy; /* a thread has it */
+};
+
+struct iolane {
+	pthread_mutex_t mutex; /* everything below */
+	pthread_cond_t work;
+	unsigned threads;
+	unsigned idle;
+	unsigned used;
+	bool overflow; /* a fault was forgotten: wake everybody when there is room */
+	bool stop;
+	struct iolane_slot slots[IOLANE_SLOTS];
+};
+
+void iolane_init(struct iolane *lane);
+void iolane_fini(struct iolane *lane);
+
+/* From the fault thread: takes over the fault on page (a run of one page). */
+void iolane_add(struct session *s, const struct run *page);
+
+/* Ends the threads; one that waits for storage ends when the storage answers. */
+void iolane_stop(struct iolane *lane);
+
+#endif
