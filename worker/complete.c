@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/complete.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "worker/fault.h"
+#include "worker/image.h"
+#include "worker/populate.h"
+#include "worker/session.h"
+#include "worker/uffd.h"
+
+#define BATCH	 32U
+#define QUIET_NS (20 * NS_PER_US)
+/* A removal under way ends within microseconds of its event being read.  Only a VMM that
+ * discards without end, outside its regions, can make this many tries fail. */
+#define QUIET_TRIES 10000U
+
+/* The one try at the end: either the session needs no pager any more, or nothing changed. */
+enum detached {
+	DETACHED,
+	DETACH_LATER, /* something is absent again, or a removal is under way */
+	DETACH_FAILED,
+};
+
+static bool
+is_aborted(const struct session *s)
+{
+	return atomic_load(&s->completion.abort) || atomic_load(&s->stop);
+}
+
+static void
+pause_ns(uint64_t ns)
+{
+	struct timespec ts = {.tv_sec = 0, .tv_nsec = (long)ns};
+
+	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
+/* Reads every event there is and applies the removals.  Returns the faults, which are
+ * forgotten: their threads have to be woken. */
+static size_t
+drain_events(struct session *s)
+{
+	struct uffd_msg msgs[BATCH];
+	size_t faults = 0;
+	int n;
+
+	while ((n = uffd_read(s->uffd, msgs, BATCH)) > 0)
+		faults += fault_apply_removals(s, msgs, (size_t)n);
+	return faults;
+}
+
+/* A removal that began while its range was registered still posts its event, and its
+ * thread sleeps until somebody reads it: the VMM's API thread would hang for ever. */
+static void
+drain_until_quiet(struct session *s)
+{
+	for (unsigned i = 0; i < QUIET_TRIES; i++) {
+		(void)drain_events(s);
+		if (uffd_is_quiet(s->uffd))
+			return;
+		pause_ns(QUIET_NS);
+	}
+}
+
+static int
+unregister_all(struct session *s)
+{
+	struct completion *c = &s->completion;
+
+	for (uint32_t i = 0; i < s->regions.nr; i++) {
+		const struct region *r = &s->regions.rows[i];
+		int error = uffd_unregister(s->uffd, r->host_addr, r->size_bytes);
+
+		if (error < 0) {
+			snprintf(c->reason, sizeof(c->reason),
+			    "region %u of %u could not be unregistered: %s; every page is filled "
+			    "and faults are still answered",
+			    i, s->regions.nr, strerror(-error));
+			return error;
+		}
+	}
+	return 0;
+}
+
+/* The copy lock is held, so nobody else reads events or fills. */
+static enum detached
+detach_locked(struct session *s)
+{
+	struct completion *c = &s->completion;
+	size_t forgotten = drain_events(s);
+	enum detached result = DETACH_LATER;
+	int r;
+
+	if (!populate_is_needed(s) && uffd_is_quiet(s->uffd)) {
+		(void)fault(FAULT_COMPLETE_DETACH);
+		r = unregister_all(s);
+		c->error = -r;
+		result = r == 0 ? DETACHED : DETACH_FAILED;
+	}
+	if (result == DETACHED)
+		drain_until_quiet(s); /* unregistering has woken everybody */
+	else if (forgotten > 0)
+		fault_wake_all(s);
+	return result;
+}
+
+static enum detached
+detach(struct session *s)
+{
+	enum detached result;
+
+	copylock_background(&s->copylock);
+	result = detach_locked(s);
+	copylock_background_done(&s->copylock);
+	return result;
+}
+
+static enum ipc_completion
+failed(struct session *s, int error)
+{
+	struct completion *c = &s->completion;
+
+	if (error == -ECANCELED)
+		return IPC_COMPLETION_ABORTED;
+	if (error == -ESRCH || !uffd_is_alive(s->uffd)) {
+		session_post(s, SESSION_POST_GONE);
+		return IPC_COMPLETION_GONE;
+	}
+	c->error = -error;
+	return IPC_COMPLETION_FAILED;
+}
+
+static enum ipc_completion
+complete(struct session *s)
+{
+	struct completion *c = &s->completion;
+
+	for (;;) {
+		int r = populate(s, c->rate_bytes, c->reason, sizeof(c->reason));
+
+		if (r < 0)
+			return failed(s, r);
+		if (is_aborted(s))
+			return IPC_COMPLETION_ABORTED;
+		switch (detach(s)) {
+		case DETACHED:
+			return IPC_COMPLETION_DETACHED;
+		case DETACH_FAILED:
+			return failed(s, -c->error);
+		case DETACH_LATER:
+			pause_ns(QUIET_NS);
+			break;
+		}
+	}
+}
+
+void *
+complete_main(void *arg)
+{
+	struct session *s = arg;
+	struct completion *c = &s->completion;
+
+	copylock_idle_priority();
+	image_wait_index(s->image);
+	c->error = 0;
+	c->reason[0] = '\0';
+	c->outcome = complete(s);
+	session_post(s, SESSION_POST_COMPLETED);
+	session_thread_done(s);
+	return NULL;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker: one context for its control thread. */
+#ifndef WORKER_PAGER_H
+#define WORKER_PAGER_H
+
+#include <ev.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/list.h"
+#include "ipc/endpoint.h"
+
+struct session;
+
+struct pager {
+	struct ev_loop *loop;
+	struct endpoint link; /* to the supervisor */
+	int rendezvous;	      /* owned; where a later supervisor connects */
+	struct list sessions; /* of struct session.link */
+	struct list images;   /* of struct image.link */
+	unsigned nr_sessions;
+	bool draining;
+	int exit_code;
+	uint32_t sandbox;
+	ev_async posted;  /* a thread has something to say */
+	ev_prepare sweep; /* the end of a loop turn: is it time to exit? */
+	pthread_attr_t thread_attr;
+};
+
+void pager_init(struct pager *pager);
+void pager_run(struct pager *pager, int link_fd, int rendezvous_fd);
+void pager_fini(struct pager *pager);
+
+/* Sends to the supervisor; what cannot be sent is dropped with the link. */
+void pager_send(struct pager *pager, const struct ipc_msg *msg, const int *fds, size_t nr_fds);
+
+/* From any thread. */
+void pager_wake(struct pager *pager);
+
+/* Ends the control loop with this exit code. */
+void pager_stop(struct pager *pager, int exit_code);
+
+/* link.c */
+extern const struct endpoint_ops pager_link_ops;
+void pager_say_hello(struct pager *pager);
+
+#endif

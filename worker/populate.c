@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/populate.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "worker/fill.h"
+#include "worker/image.h"
+#include "worker/page.h"
+#include "worker/session.h"
+
+#define AGAIN_NS      (50 * NS_PER_US)
+#define MEMORY_NS     (10 * NS_PER_MS)
+#define READ_RETRY_NS (20 * NS_PER_MS)
+#define READ_TRIES    5U
+#define PACE_STEP_NS  (20 * NS_PER_MS)
+
+struct sweep {
+	struct session *s;
+	uint64_t rate_bytes;
+	uint64_t begin_ns;
+	uint64_t bytes;	   /* filled so far */
+	unsigned failures; /* reads that failed in a row */
+	char *why;
+	size_t why_bytes;
+};
+
+static bool
+is_aborted(const struct session *s)
+{
+	return atomic_load(&s->completion.abort) || atomic_load(&s->stop);
+}
+
+static void
+pause_ns(uint64_t ns)
+{
+	struct timespec ts = {.tv_sec = 0, .tv_nsec = (long)ns};
+
+	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
+/* True when none of the eight cells at p is absent or filling: bit 1 of the state says so. */
+static bool
+is_settled_word(const _Atomic uint8_t *cells)
+{
+	uint64_t word;
+
+	/* The bytes are atomics of their own; a stale one is looked at again in its turn. */
+	memcpy(&word, (const void *)cells, sizeof(word));
+	return (word & UINT64_C(0x0202020202020202)) == UINT64_C(0x0202020202020202);
+}
+
+_Static_assert((PAGE_PRESENT & PAGE_REMOVED & 2) != 0, "bit 1: nothing of the image may go there");
+_Static_assert(((PAGE_ABSENT | PAGE_FILLING) & 2) == 0, "bit 1: the image belongs there");
+
+/* The next run of fillable pages at or after first, at most max pages; nr is 0 at the end. */
+static struct run
+next_run(const struct session *s, const struct region *r, uint64_t first, uint64_t max)
+{
+	uint64_t nr = region_nr_pages(r), base = region_map_first(r), p = first;
+	struct run run = {.region = r};
+
+	while (p < nr) {
+		if (p + 8 <= nr && is_settled_word(&s->map.pages[base + p]))
+			p += 8;
+		else if (page_is_fillable(page_get(&s->map, base + p)))
+			break;
+		else
+			p++;
+	}
+	run.first = p;
+	while (p < nr && run.nr < max && page_is_fillable(page_get(&s->map, base + p))) {
+		p++;
+		run.nr++;
+	}
+	return run;
+}
+
+bool
+populate_is_needed(const struct session *s)
+{
+	for (uint32_t i = 0; i < s->regions.nr; i++) {
+		if (next_run(s, &s->regions.rows[i], 0, 1).nr != 0)
+			return true;
+	}
+	return false;
+}
+
+/* Clips run to one kind of source and gets that ready; may wait for storage. */
+static int
+prepare(struct session *s, struct run *run, const void **ret_src)
+{
+	uint64_t page_bytes = run->region->page_bytes, n;
+
+	*ret_src = NULL;
+	if (image_is_hole(s->image, run_offset(run), run_bytes(run), &n) && n >= page_bytes) {
+		run->nr = n / page_bytes;
+		return 0;
+	}
+	run->nr = n >= page_bytes ? n / page_bytes : 1;
+	return image_warm(s->image, run_offset(run), run_bytes(run), ret_src);
+}
+
+static int
+read_failed(struct sweep *w, const struct run *run, int error)
+{
+	session_count(w->s, COUNTER_IMAGE_ERRORS, 1);
+	if (++w->failures < READ_TRIES) {
+		pause_ns(READ_RETRY_NS);
+		return 0;
+	}
+	snprintf(w->why, w->why_bytes, "the image cannot be read at offset %llu: %s",
+	    (unsigned long long)run_offset(run), strerror(-error));
+	return error;
+}
+
+/* What to do when a chunk was not filled entirely: 0 goes on where it stopped. */
+static int
+not_filled(struct sweep *w, const struct run *run, enum fill_result result, int error)
+{
+	switch (result) {
+	case FILL_DONE:
+	case FILL_STALE:
+		return 0;
+	case FILL_AGAIN:
+		session_count(w->s, COUNTER_FILL_AGAIN, 1);
+		pause_ns(AGAIN_NS);
+		return 0;
+	case FILL_GONE:
+		return -ESRCH;
+	case FILL_NO_MEMORY:
+		session_count(w->s, COUNTER_COPY_ERRORS, 1);
+		pause_ns(MEMORY_NS);
+		return 0;
+	case FILL_BAD_SOURCE:
+		return read_failed(w, run, -EIO);
+	case FILL_NO_RANGE:
+		snprintf(w->why, w->why_bytes,
+		    "guest memory at 0x%llx is not registered with the userfaultfd any more",
+		    (unsigned long long)run_host(run));
+		return -ENOENT;
+	case FILL_FAILED:
+		break;
+	}
+	snprintf(w->why, w->why_bytes, "the kernel refuses to fill guest memory at 0x%llx: %s",
+	    (unsigned long long)run_host(run), strerror(error));
+	return error != 0 ? -error : -EIO;
+}
+
+/* One chunk; returns how far it came in *ret_done. */
+static int
+fill_chunk(struct sweep *w, struct run run, uint64_t *ret_done)
+{
+	struct session *s = w->s;
+	enum fill_result result;
+	struct fill fill;
+	const void *src;
+	int r = prepare(s, &run, &src);
+
+	*ret_done = 0;
+	if (r < 0)
+		return read_failed(w, &run, r);
+	copylock_background(&s->copylock);
+	(void)fault(FAULT_POPULATE_CHUNK);
+	result = fill_run(s, &run, src, FILL_FOR_BACKGROUND, &fill);
+	if (result == FILL_NO_RANGE && fill.nr_done == 0 && run.nr > 1) {
+		/* The VMM split its mapping inside the chunk: page by page across the split. */
+		run.nr = 1;
+		result = fill_run(s, &run, src, FILL_FOR_BACKGROUND, &fill);
+	}
+	copylock_background_done(&s->copylock);
+	*ret_done = fill.nr_done;
+	if (fill.nr_done > 0) {
+		w->failures = 0;
+		w->bytes += fill.nr_done * run.region->page_bytes;
+		return 0;
+	}
+	return not_filled(w, &run, result, fill.error);
+}
+
+/* Stays below the rate by waiting, a little at a time so that an abort is seen. */
+static void
+keep_pace(const struct sweep *w)
+{
+	uint64_t due_ns, now_ns;
+
+	if (w->rate_bytes == 0)
+		return;
+	due_ns =
+	    w->begin_ns + (uint64_t)((double)w->bytes * (double)NS_PER_S / (double)w->rate_bytes);
+	while (!is_aborted(w->s) && (now_ns = clock_now_ns()) < due_ns)
+		pause_ns(due_ns - now_ns < PACE_STEP_NS ? due_ns - now_ns : PACE_STEP_NS);
+}
+
+static int
+populate_region(struct sweep *w, const struct region *r)
+{
+	uint64_t max = POPULATE_CHUNK_BYTES / r->page_bytes, first = 0, done;
+	int error;
+
+	if (max == 0)
+		max = 1;
+	for (;;) {
+		struct run run = next_run(w->s, r, first, max);
+
+		if (run.nr == 0)
+			return 0;
+		if (is_aborted(w->s))
+			return -ECANCELED;
+		error = fill_chunk(w, run, &done);
+		if (error < 0)
+			return error;
+		first = run.first + done;
+		keep_pace(w);
+	}
+}
+
+int
+populate(struct session *s, uint64_t rate_bytes, char *why, size_t why_bytes)
+{
+	struct sweep w = {
+	    .s = s,
+	    .rate_bytes = rate_bytes,
+	    .begin_ns = clock_now_ns(),
+	    .why = why,
+	    .why_bytes = why_bytes,
+	};
+	int r = 0;
+
+	for (uint32_t i = 0; i < s->regions.nr && r == 0; i++)
+		r = populate_region(&w, &s->regions.rows[i]);
+	return r;
+}

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "common/xalloc.h"
+#include "worker/complete.h"
+#include "worker/image.h"
+#include "worker/pager.h"
+#include "worker/session_vmm.h"
+
+/* The next state plus one; 0 is no row. */
+/* clang-format off */
+static const uint8_t rows[SESSION_STOPPING + 1][SESSION_EV_COUNT] = {
+#define T(state, event, next) [SESSION_##state][SESSION_EV_##event] = SESSION_##next + 1,
+#include "worker/session_fsm.def"
+};
+
+static const char *const state_names[] = {
+#define STATE(NAME, doc) [SESSION_##NAME] = #NAME,
+#include "worker/session_fsm.def"
+};
+
+static const char *const event_names[] = {
+#define EVENT(NAME, doc) [SESSION_EV_##NAME] = #NAME,
+#include "worker/session_fsm.def"
+};
+/* clang-format on */
+
+const char *
+session_state_name(enum session_state state)
+{
+	return state_names[state];
+}
+
+void
+session_log(const struct session *s, enum log_level level, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_at(level, "session %llu %s: %s", (unsigned long long)s->number, s->name, text);
+}
+
+bool
+session_step(struct session *s, enum session_event event)
+{
+	uint8_t row = rows[s->state][event];
+
+	if (row == 0) {
+		session_log(s, LOG_LEVEL_WARNING, "%s has no place in %s: ignored",
+		    event_names[event], state_names[s->state]);
+		return false;
+	}
+	if (s->state != row - 1U)
+		session_log(s, LOG_LEVEL_DEBUG, "%s -> %s on %s", state_names[s->state],
+		    state_names[row - 1U], event_names[event]);
+	s->state = (enum session_state)(row - 1U);
+	return true;
+}
+
+void
+session_post(struct session *s, enum session_post what)
+{
+	atomic_fetch_or(&s->posted, (unsigned)what);
+	pager_wake(s->pager);
+}
+
+void
+session_thread_done(struct session *s)
+{
+	struct pager *pager = s->pager;
+
+	/* The control thread may free the session as soon as it sees the zero. */
+	atomic_fetch_sub(&s->threads, 1);
+	pager_wake(pager);
+}
+
+int
+session_thread_start(struct session *s, void *(*thread_main)(void *))
+{
+	pthread_t thread;
+	int r;
+
+	atomic_fetch_add(&s->threads, 1);
+	r = pthread_create(&thread, &s->pager->thread_attr, thread_main, s);
+	if (r != 0) {
+		atomic_fetch_sub(&s->threads, 1);
+		return -r;
+	}
+	pthread_detach(thread);
+	return 0;
+}
+
+struct session *
+session_find(struct pager *pager, uint64_t number)
+{
+	struct list *pos;
+
+	list_for_each(pos, &pager->sessions) {
+		struct session *s = list_entry(pos, struct session, link);
+
+		if (s->number == number)
+			return s;
+	}
+	return NULL;
+}
+
+static bool
+is_cluster(uint32_t bytes)
+{
+	return bytes >= PAGE_BYTES && bytes <= (2U << 20) && (bytes & (bytes - 1)) == 0;
+}
+
+static void
+destroy(struct session *s)
+{
+	session_vmm_stop(s);
+	image_put(s->image);
+	pagemap_unmap(&s->map);
+	fd_closep(&s->listener);
+	fd_closep(&s->uffd);
+	fd_closep(&s->connection);
+	fd_closep(&s->stop_fd);
+	iolane_fini(&s->iolane);
+	copylock_fini(&s->copylock);
+	free(s);
+}
+
+static struct session *
+new_session(struct pager *pager, const struct ipc_session_open *msg)
+{
+	struct session *s = xcalloc(1, sizeof(*s));
+
+	list_init(&s->link);
+	s->pager = pager;
+	s->number = msg->session;
+	snprintf(s->name, sizeof(s->name), "%s", msg->name);
+	s->listener = s->connection = s->uffd = s->stop_fd = -1;
+	s->image_bytes = msg->image_bytes;
+	s->flags = msg->flags;
+	s->spin_us = msg->spin_us;
+	copylock_init(&s->copylock);
+	iolane_init(&s->iolane);
+	cluster_init(&s->cluster, (uint32_t)(msg->cluster_min_bytes / PAGE_BYTES),
+	    (uint32_t)(msg->cluster_max_bytes / PAGE_BYTES));
+	return s;
+}
+
+/* fds: listener, image, page map. */
+static int
+take_descriptors(struct session *s, const struct ipc_session_open *msg, int *fds)
+{
+	int r = pagemap_map(&s->map, fds[2], true);
+
+	if (r < 0)
+		return r;
+	if (s->map.nr_pages < (msg->image_bytes + PAGE_BYTES - 1) / PAGE_BYTES)
+		return -EPROTO;
+	s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->stop_fd < 0)
+		return -errno;
+	r = image_get(s->pager, fds[1], msg->image_bytes, &s->image);
+	if (r < 0)
+		return r;
+	fds[1] = -1; /* the image has it */
+	s->listener = fd_take(&fds[0]);
+	return 0;
+}
+
+int
+session_open(struct pager *pager, const struct ipc_session_open *msg, int *fds)
+{
+	struct session *s;
+	int r;
+
+	if (msg->session == 0 || msg->image_bytes == 0 || !is_cluster(msg->cluster_min_bytes) ||
+	    !is_cluster(msg->cluster_max_bytes))
+		return -EINVAL;
+	if (session_find(pager, msg->session) != NULL)
+		return -EEXIST;
+	s = new_session(pager, msg);
+	r = take_descriptors(s, msg, fds);
+	if (r < 0) {
+		destroy(s);
+		return r;
+	}
+	s->state = SESSION_LISTENING;
+	list_add(&pager->sessions, &s->link);
+	pager->nr_sessions++;
+	session_vmm_listen(s);
+	return 0;
+}
+
+int
+session_complete(struct session *s, const struct ipc_session_complete *msg)
+{
+	int r;
+
+	/* A completion that has posted its outcome is not over until that was attended to. */
+	if (s->state != SESSION_SERVING || s->completion.seq != 0)
+		return -EBUSY;
+	s->completion.seq = msg->seq;
+	s->completion.rate_bytes = msg->rate_bytes;
+	atomic_store(&s->completion.abort, false);
+	r = session_thread_start(s, complete_main);
+	if (r < 0) {
+		s->completion.seq = 0;
+		return r;
+	}
+	session_step(s, SESSION_EV_COMPLETE);
+	return 0;
+}
+
+void
+session_abort(struct session *s)
+{
+	atomic_store(&s->completion.abort, true);
+}
+
+static void
+stop_threads(struct session *s)
+{
+	uint64_t one = 1;
+
+	session_vmm_stop(s);
+	atomic_store(&s->completion.abort, true);
+	atomic_store(&s->stop, true);
+	iolane_stop(&s->iolane);
+	if (write(s->stop_fd, &one, sizeof(one)) != (ssize_t)sizeof(one))
+		session_log(s, LOG_LEVEL_ERR, "its fault thread cannot be told to stop");
+	pager_wake(s->pager);
+}
+
+void
+session_close(struct session *s, uint32_t seq)
+{
+	s->answer_close = true;
+	s->close_seq = seq;
+	session_step(s, SESSION_EV_CLOSE);
+	stop_threads(s);
+}
+
+static struct ipc_msg
+completed_msg(struct session *s)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_COMPLETED};
+	struct completion *c = &s->completion;
+
+	msg.session_completed.seq = c->seq;
+	msg.session_completed.session = s->number;
+	msg.session_completed.outcome = (uint32_t)c->outcome;
+	msg.session_completed.error = (uint32_t)c->error;
+	ipc_text(msg.session_completed.reason, c->reason);
+	c->seq = 0;
+	return msg;
+}
+
+static void
+on_completed(struct session *s)
+{
+	struct ipc_msg msg;
+
+	session_log(s, LOG_LEVEL_INFO, "completion ended, outcome=%d %s",
+	    (int)s->completion.outcome, s->completion.reason);
+	if (s->completion.outcome == IPC_COMPLETION_DETACHED) {
+		session_step(s, SESSION_EV_DETACH);
+		stop_threads(s); /* answered once nothing is left of it */
+		return;
+	}
+	session_step(s, SESSION_EV_RESUME);
+	msg = completed_msg(s);
+	pager_send(s->pager, &msg, NULL, 0);
+}
+
+static void
+send_alarm(struct session *s, enum ipc_alarm kind, const char *what)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_ALARM};
+	int error = atomic_load(&s->alarm_error);
+
+	msg.session_alarm.session = s->number;
+	msg.session_alarm.kind = (uint32_t)kind;
+	msg.session_alarm.error = (uint32_t)error;
+	snprintf(msg.session_alarm.reason, sizeof(msg.session_alarm.reason), "%s: %s", what,
+	    strerror(error));
+	pager_send(s->pager, &msg, NULL, 0);
+}
+
+static void
+attend_posts(struct session *s)
+{
+	unsigned posted = atomic_exchange(&s->posted, 0);
+	struct ipc_msg gone = {.type = IPC_SESSION_GONE};
+
+	if ((posted & SESSION_POST_GONE) && !s->gone_sent) {
+		s->gone_sent = true;
+		gone.session_gone.session = s->number;
+		pager_send(s->pager, &gone, NULL, 0);
+	}
+	if (posted & SESSION_POST_IMAGE_ALARM)
+		send_alarm(s, IPC_ALARM_IMAGE_READ,
+		    "the image cannot be read; the fault waits and is tried again");
+	if (posted & SESSION_POST_FILL_ALARM)
+		send_alarm(s, IPC_ALARM_FILL, "a page cannot be filled; the fault waits");
+	if ((posted & SESSION_POST_COMPLETED) && s->completion.seq != 0)
+		on_completed(s);
+}
+
+/* What the supervisor is told once nothing of the session is left here. */
+static size_t
+last_words(struct session *s, struct ipc_msg msgs[3])
+{
+	size_t n = 0;
+
+	if (s->completion.seq != 0)
+		msgs[n++] = completed_msg(s);
+	if (s->refused) {
+		msgs[n] = (struct ipc_msg){.type = IPC_SESSION_REFUSED};
+		msgs[n].session_refused.session = s->number;
+		ipc_text(msgs[n++].session_refused.reason, s->reason);
+	}
+	if (s->answer_close) {
+		msgs[n] = (struct ipc_msg){.type = IPC_SESSION_CLOSED};
+		msgs[n].session_closed.seq = s->close_seq;
+		msgs[n++].session_closed.session = s->number;
+	}
+	return n;
+}
+
+static void
+finish(struct session *s)
+{
+	struct pager *pager = s->pager;
+	struct ipc_msg msgs[3];
+	size_t n = last_words(s, msgs);
+
+	list_remove(&s->link);
+	pager->nr_sessions--;
+	destroy(s);
+	for (size_t i = 0; i < n; i++)
+		pager_send(pager, &msgs[i], NULL, 0);
+}
+
+void
+session_attend(struct session *s)
+{
+	attend_posts(s);
+	if (s->refused && s->state == SESSION_HANDSHAKE) {
+		session_step(s, SESSION_EV_REFUSE);
+		stop_threads(s);
+	}
+	/* Posts come before a thread's end, so that none is left behind. */
+	if (s->state == SESSION_STOPPING && atomic_load(&s->threads) == 0 &&
+	    atomic_load(&s->posted) == 0)
+		finish(s);
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A session as its worker sees it.
+ *
+ * Threads: the control thread (libev) owns the struct.  A serving session has one fault
+ * thread; threads for reads that wait, and one for a completion, come and go.  They touch
+ * what is marked "threads" and post events; the control thread frees the session when its
+ * state is STOPPING and no thread is left.  session_step() is the only writer of state. */
+#ifndef WORKER_SESSION_H
+#define WORKER_SESSION_H
+
+#include <ev.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/list.h"
+#include "common/log.h"
+#include "common/pagemap.h"
+#include "ipc/message.h"
+#include "worker/cluster.h"
+#include "worker/copylock.h"
+#include "worker/iolane.h"
+#include "worker/region.h"
+
+struct handshake;
+struct image;
+struct pager;
+
+enum session_state {
+#define STATE(NAME, doc) SESSION_##NAME,
+#include "worker/session_fsm.def"
+};
+
+enum session_event {
+#define EVENT(NAME, doc) SESSION_EV_##NAME,
+#include "worker/session_fsm.def"
+	SESSION_EV_COUNT
+};
+
+/* What threads tell the control thread: a bit set in session.posted. */
+enum session_post {
+	SESSION_POST_GONE = 1U << 0,	  /* the VMM's address space is gone */
+	SESSION_POST_COMPLETED = 1U << 1, /* session.completion holds the result */
+	SESSION_POST_IMAGE_ALARM = 1U << 2,
+	SESSION_POST_FILL_ALARM = 1U << 3,
+};
+
+struct completion {
+	uint32_t seq; /* of SESSION_COMPLETE; 0: none runs */
+	uint64_t rate_bytes;
+	_Atomic bool abort; /* threads: stop at the next chunk */
+	enum ipc_completion outcome;
+	int error; /* positive errno */
+	char reason[256];
+};
+
+struct session {
+	struct list link; /* pager.sessions */
+	struct pager *pager;
+	uint64_t number;
+	char name[128];
+	enum session_state state;
+	int listener;	/* owned until it serves no more; -1 */
+	int connection; /* owned; -1 */
+	int uffd;	/* owned; -1 */
+	int stop_fd;	/* owned; an eventfd that ends the fault thread */
+	ev_io accepting;
+	ev_io reading;
+	struct handshake *handshake; /* owned while it runs */
+	struct image *image;	     /* a reference */
+	struct pagemap map;	     /* threads */
+	struct region_table regions; /* threads; fixed once serving */
+	struct cluster cluster;	     /* the fault thread's */
+	uint64_t image_bytes;
+	uint32_t spin_us;
+	uint32_t flags;		  /* enum ipc_session_flag */
+	struct copylock copylock; /* threads */
+	struct iolane iolane;	  /* threads */
+	struct completion completion;
+	_Atomic unsigned threads; /* running */
+	_Atomic unsigned posted;  /* enum session_post bits */
+	_Atomic bool stop;	  /* threads: end */
+	_Atomic int alarm_error;  /* threads: errno of the last alarm */
+	bool gone_sent;
+	bool refused;	   /* report the refusal when it has stopped */
+	bool answer_close; /* SESSION_CLOSE waits for its answer */
+	uint32_t close_seq;
+	char reason[256]; /* of a refusal */
+	struct log_limit second_limit;
+};
+
+/* Prepares a session from SESSION_OPEN and its three descriptors, which it takes over when
+ * it succeeds.  0 or a negative errno. */
+int session_open(struct pager *pager, const struct ipc_session_open *msg, int *fds);
+struct session *session_find(struct pager *pager, uint64_t number);
+
+/* 0, or a negative errno with nothing changed. */
+int session_complete(struct session *s, const struct ipc_session_complete *msg);
+void session_abort(struct session *s);
+void session_close(struct session *s, uint32_t seq);
+
+/* From the control loop, after threads posted something. */
+void session_attend(struct session *s);
+
+/* From any thread: posts and wakes the control thread.  Nothing of s may be touched after
+ * session_thread_done(). */
+void session_post(struct session *s, enum session_post what);
+void session_thread_done(struct session *s);
+/* Starts a thread that counts as the session's.  0 or a negative errno. */
+int session_thread_start(struct session *s, void *(*main)(void *));
+
+/* Applies an event by the table and logs it.  False when there is no row. */
+bool session_step(struct session *s, enum session_event event);
+const char *session_state_name(enum session_state state);
+
+void session_log(const struct session *s, enum log_level level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Threads. */
+static inline void
+session_count(const struct session *s, enum counter counter, uint64_t n)
+{
+	if (n != 0)
+		atomic_fetch_add_explicit(
+		    &s->map.header->counters[counter], n, memory_order_relaxed);
+}
+
+static inline void
+session_count_max(const struct session *s, enum counter counter, uint64_t value)
+{
+	_Atomic uint64_t *cell = &s->map.header->counters[counter];
+	uint64_t seen = atomic_load_explicit(cell, memory_order_relaxed);
+
+	while (seen < value &&
+	    !atomic_compare_exchange_weak_explicit(
+		cell, &seen, value, memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+#endif
