@@ -87,7 +87,6 @@ log_va(enum log_level level, const char *fmt, va_list ap)
 	size_t used =
 	    clip(snprintf(line, sizeof(line), "<%d>%s: ", (int)level, log_name), sizeof(line) - 1);
 	size_t room = sizeof(line) - used - 1; /* keeps a byte for the newline */
-	errno = saved;			       /* for %m */
 	size_t text = clip(vsnprintf(line + used, room, fmt, ap), room);
 	defuse(line + used, text);
 	used += text;
@@ -118,13 +117,12 @@ fatal(const char *fmt, ...)
 	_exit(EXITCODE_FATAL);
 }
 
-/* Counts a line against the budget; false: swallow it. */
-static bool
-limit_take(struct log_limit *limit, uint64_t now_ns)
+bool
+log_limit_take(struct log_limit *limit, uint64_t now_ns)
 {
 	uint32_t burst = limit->burst ? limit->burst : LIMIT_DEFAULT;
 
-	if (limit->window_ns == 0 || now_ns - limit->window_ns >= NS_PER_S) {
+	if (limit->window_ns == 0 || now_ns >= limit->window_ns + NS_PER_S) {
 		limit->window_ns = now_ns;
 		limit->used = 0;
 	}
@@ -144,7 +142,7 @@ log_limited(struct log_limit *limit, enum log_level level, const char *fmt, ...)
 
 	if (!is_enabled(level))
 		return;
-	bool pass = limit_take(limit, clock_now_ns());
+	bool pass = log_limit_take(limit, clock_now_ns());
 	if (pass && limit->dropped) {
 		log_at(level, "swallowed %u lines like the next one", limit->dropped);
 		limit->dropped = 0;

@@ -7,6 +7,7 @@
 #define COMMON_LOG_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum log_level {
@@ -46,6 +47,10 @@ struct log_limit {
 	uint32_t burst;	    /* lines a second; 0 means 10 */
 };
 
+/* Takes a line from the budget at a time; false: swallow it. */
+bool log_limit_take(struct log_limit *limit, uint64_t now_ns);
+
+/* Logs within the budget. */
 void log_limited(struct log_limit *limit, enum log_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

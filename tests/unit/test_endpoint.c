@@ -91,6 +91,10 @@ test_backpressure(void)
 	fd_close_all(fds, 3);
 	turn(5);
 	is_int(supervisor.ep.queued, 2, "and stay there");
+	endpoint_drain(&worker.ep);
+	is_int(
+	    send_ping(&supervisor, ++seq), 0, "there is room again, and the loop has not turned");
+	is_int(supervisor.ep.queued, 3, "so a new frame waits behind the queue");
 	while (r == 0 && seq < 100000)
 		if ((r = send_ping(&supervisor, seq + 1)) == 0)
 			seq++;
