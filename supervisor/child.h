@@ -38,10 +38,10 @@ struct child {
 	ev_io exit_watch;     /* pidfd */
 	ev_io words;	      /* its stderr */
 	ev_timer deadline;    /* one for each state that has one */
-	ev_timer lost;	      /* zero delay: steps LINK_LOST from the loop after a failed send */
 	ev_timer heartbeat;
 	uint64_t ready_ns;	   /* when HELLO came; 0: it has not */
 	uint32_t ping_seq;	   /* of the PING in flight; 0: none */
+	uint32_t stray_pongs;	   /* answers since the last PING that nobody asked for */
 	uint32_t missed;	   /* heartbeats in a row without an answer */
 	int words_fd;		   /* owned; the read end of its stderr */
 	int report_fd;		   /* owned; says why it could not be executed, see child_spawn.c */
@@ -53,7 +53,6 @@ struct child {
 	char obituary[512]; /* how it ended, in words; empty while it lives */
 	bool failed;	    /* it ended otherwise than it was told to */
 	struct log_limit said;
-	struct log_limit quarrels; /* lines about frames it should not have sent */
 };
 
 void child_log(const struct child *child, enum log_level level, const char *fmt, ...)
@@ -82,6 +81,9 @@ void child_free(struct child *child);
 bool child_takes_sessions(const struct child *child);
 uint64_t child_nr_sessions(const struct child *child);
 
+/* Starts the clock of the first state; call it once the child is on the fleet's list. */
+void child_fsm_start(struct child *child);
+
 /* Starts the process in state STARTING.  worker is a descriptor of its executable and
  * stays the caller's.  0, or a negative errno and a sentence; then child is as before. */
 int child_spawn(struct child *child, int worker, char *why, size_t why_bytes);
@@ -94,11 +96,12 @@ void child_link_open(struct child *child, int fd);
 /* Watches the process and what it says. */
 void child_reap_start(struct child *child);
 void child_reap_stop(struct child *child);
-/* SIGKILL, by pidfd. */
+/* SIGKILL, by pidfd: a process id could have been given to another process. */
 void child_kill(struct child *child);
 
 /* Actions of the state machine that reach beyond the child. */
 void child_on_ready(struct child *child);
+void child_on_unlinked(struct child *child);
 void child_on_gone(struct child *child);
 
 #endif

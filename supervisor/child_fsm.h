@@ -9,7 +9,7 @@
 struct child;
 
 enum child_state {
-#define STATE(NAME, deadline, doc) CHILD_##NAME,
+#define STATE(NAME, word, deadline, doc) CHILD_##NAME,
 #define EVENT(NAME, doc)
 #define T(state, event, next, action)
 #include "supervisor/child_fsm.def"
@@ -20,7 +20,7 @@ enum child_state {
 };
 
 enum child_event {
-#define STATE(NAME, deadline, doc)
+#define STATE(NAME, word, deadline, doc)
 #define EVENT(NAME, doc) CHILD_EV_##NAME,
 #define T(state, event, next, action)
 #include "supervisor/child_fsm.def"

@@ -53,8 +53,9 @@ size_t fleet_versions(struct fleet *fleet, struct version_info *infos, size_t ma
 /* Drains one version: 0; -ENOENT when no child of it runs. */
 int fleet_drain(struct fleet *fleet, const char *version);
 
-/* The child of a version that takes sessions, started if there is none.  Results as
- * above, and -EINVAL when version is not a version. */
+/* The child of a version that takes sessions, started if there is none and whether it
+ * backs off or not.  0 and a borrowed child; -EINVAL not a version, -ENOENT not
+ * installed, or the errno of the spawn, with a sentence. */
 int fleet_start(
     struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
 /* 0, or a negative errno and a sentence that says what is wrong with the installation. */

@@ -10,7 +10,7 @@ struct child;
 
 void heartbeat_start(struct child *child);
 void heartbeat_stop(struct child *child);
-/* A PONG came. */
-void heartbeat_on_pong(struct child *child, uint32_t seq);
+/* A PONG came.  0, or -EPROTO when it is one too many. */
+int heartbeat_on_pong(struct child *child, uint32_t seq);
 
 #endif

@@ -10,23 +10,24 @@
 #define SUPERVISOR_PRIVS_H
 
 #include <stdbool.h>
-#include <sys/types.h>
 
+/* clang-format off */
 /*	PRIV(NAME, "what needs it", capabilities…) */
-#define PRIV_TABLE(PRIV)                                                                      \
-	PRIV(SPAWN, "start a worker as another user", CAP_SETUID, CAP_SETGID, CAP_SETPCAP,    \
-	    CAP_SYS_RESOURCE)                                                                 \
-	PRIV(KILL, "signal a worker of another user", CAP_KILL)                               \
-	PRIV(CHOWN, "give a socket to the user who may connect", CAP_CHOWN)                   \
-	PRIV(CLIENT_FILES, "open a file with the identity of a client", CAP_SETUID, CAP_SETGID) \
+#define PRIV_TABLE(PRIV)								\
+	PRIV(SPAWN, "start a worker as another user", CAP_SETUID, CAP_SETGID)		\
+	PRIV(CONFINE, "bound what a worker can ever have", CAP_SETPCAP, CAP_SYS_RESOURCE)\
+	PRIV(KILL, "signal a worker of another user", CAP_KILL)				\
+	PRIV(CHOWN, "give a socket to the user who may connect", CAP_CHOWN)		\
+	PRIV(CLIENT_FILES, "open a file with the identity of a client", CAP_SETUID, CAP_SETGID)\
 	PRIV(ROOT_FILES, "open a file for a client that is root", CAP_DAC_READ_SEARCH)
+/* clang-format on */
 
 enum priv {
 	PRIV_NONE,
 #define PRIV_ENUM(NAME, doc, ...) PRIV_##NAME,
 	PRIV_TABLE(PRIV_ENUM)
 #undef PRIV_ENUM
-	PRIV_COUNT
+	    PRIV_COUNT
 };
 
 /* Reduces the permitted set to the union of all needs, empties the inheritable and
@@ -37,14 +38,16 @@ int privs_init(void);
 enum priv priv_raise(enum priv need);
 void priv_lower(enum priv *held);
 
-#define scoped_priv __attribute__((cleanup(priv_lower)))
+#define scoped_priv __attribute__((cleanup(priv_lower), unused))
 
 /* Every capability of the need is permitted. */
 bool priv_is_available(enum priv need);
 
-/* In a forked child, before it gives up root: allows the child to empty its bounding
- * set and to change its ids.  In a forked child, last: no capability in any set.
- * Both are async-signal-safe enough for a process without threads.  0 or -errno. */
+/* "start a worker as another user" */
+const char *priv_doc(enum priv need);
+
+/* For a forked child: empties the bounding set, before it gives up its user; then,
+ * last, every other set.  0 or a negative errno. */
 int privs_drop_bounding(void);
 int privs_drop_all(void);
 

@@ -6,7 +6,6 @@
 
 #include <stddef.h>
 
-struct child;
 struct supervisor;
 
 /* error is 0 or a negative errno; why is a sentence (with the last words of a
@@ -14,13 +13,14 @@ struct supervisor;
 typedef void (*upgrade_done_fn)(void *arg, int error, const char *why);
 
 /* 0: done will be called.  -EBUSY another upgrade runs, -ENOENT not installed,
- * -EINVAL not a version: done is not called, why gets a sentence. */
+ * -EINVAL not a version, or the errno of its spawn: done is not called, why gets a
+ * sentence.  A version that backs off is started nevertheless: a person asked. */
 int upgrade_start(struct supervisor *sup, const char *version, upgrade_done_fn done, void *arg,
     char *why, size_t why_bytes);
 
-/* From the life of a child: the version that is awaited is ready, or is dead. */
-void upgrade_on_child_ready(struct supervisor *sup, const struct child *child);
-void upgrade_on_child_gone(struct supervisor *sup, const struct child *child);
+/* At the end of a loop turn, before the fleet frees the dead: whether the version that
+ * is awaited has become ready or has died. */
+void upgrade_check(struct supervisor *sup);
 
 /* Forgets the one that runs, without calling done. */
 void upgrade_fini(struct supervisor *sup);

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "supervisor/child.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/xalloc.h"
+#include "supervisor/heartbeat.h"
+#include "supervisor/supervisor.h"
+
+/* Lines a second that a worker may put into our log. */
+#define SAID_BURST 100
+
+struct child *
+child_new(struct supervisor *sup, const char *version, uint32_t number)
+{
+	struct child *child = xcalloc(1, sizeof(*child));
+
+	list_init(&child->link);
+	list_init(&child->sessions);
+	child->sup = sup;
+	child->number = number;
+	snprintf(child->version, sizeof(child->version), "%s", version);
+	child->state = CHILD_STARTING;
+	child->pid = -1;
+	child->pidfd = -1;
+	child->rendezvous = -1;
+	child->words_fd = -1;
+	child->report_fd = -1;
+	child->ep.fd = -1;
+	child->said.burst = SAID_BURST;
+	return child;
+}
+
+void
+child_free(struct child *child)
+{
+	if (child == NULL)
+		return;
+	child_reap_stop(child);
+	heartbeat_stop(child);
+	ev_timer_stop(child->sup->loop, &child->deadline);
+	endpoint_close(&child->ep);
+	fd_closep(&child->pidfd);
+	fd_closep(&child->rendezvous);
+	fd_closep(&child->words_fd);
+	fd_closep(&child->report_fd);
+	free(child);
+}
+
+void
+child_log(const struct child *child, enum log_level level, const char *fmt, ...)
+{
+	char text[768];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_at(level, "child %" PRIu32 " v%s pid=%d: %s", child->number, child->version,
+	    (int)child->pid, text);
+}
+
+bool
+child_is_ready(const struct child *child)
+{
+	return child->state == CHILD_READY;
+}
+
+bool
+child_is_draining(const struct child *child)
+{
+	return child->state == CHILD_DRAINING || child->state == CHILD_UNWANTED;
+}
+
+bool
+child_takes_sessions(const struct child *child)
+{
+	return child->state == CHILD_READY || child->state == CHILD_STARTING;
+}
+
+uint64_t
+child_nr_sessions(const struct child *child)
+{
+	const struct list *link;
+	uint64_t n = 0;
+
+	list_for_each(link, &child->sessions)
+		n++;
+	return n;
+}
+
+int
+child_send(struct child *child, const struct ipc_msg *msg, const int *fds, size_t nr_fds)
+{
+	int r = endpoint_send(&child->ep, msg, fds, nr_fds);
+
+	if (r == 0 || r == -EMFILE || r == -ENFILE || r == -ENOMEM)
+		return r;
+	child_log(
+	    child, LOG_LEVEL_DEBUG, "%s not sent: %s", ipc_type_name(msg->type), strerror(-r));
+	/* A worker that leaves a full queue unread cannot be told anything any more. */
+	endpoint_fail(&child->ep, r);
+	return r;
+}
+
+void
+child_check_empty(struct child *child)
+{
+	if (list_is_empty(&child->sessions) && child_fsm_has(child->state, CHILD_EV_EMPTY))
+		child_step(child, CHILD_EV_EMPTY, NULL);
+}
+
+void
+child_on_ready(struct child *child)
+{
+	child->ready_ns = clock_now_ns();
+	fd_closep(&child->report_fd);
+	heartbeat_start(child);
+	sessions_on_child_ready(&child->sup->sessions, child);
+}
+
+void
+child_on_unlinked(struct child *child)
+{
+	uint64_t n = child_nr_sessions(child);
+
+	heartbeat_stop(child);
+	endpoint_close(&child->ep);
+	if (n > 0)
+		child_log(child, LOG_LEVEL_ERR,
+		    "lost its link while it serves, sessions=%" PRIu64
+		    "; they are served as long as it lives, but cannot be completed",
+		    n);
+}
+
+/* What becomes of its version, for the last line of its life. */
+static void
+describe_future(struct child *child, char *text, size_t bytes)
+{
+	uint64_t retry_ms = fleet_on_death(&child->sup->fleet, child);
+
+	if (!child->failed)
+		snprintf(text, bytes, "as it was told");
+	else if (retry_ms > 0)
+		snprintf(text, bytes, "the next start waits %" PRIu64 " ms", retry_ms);
+	else
+		snprintf(text, bytes, "started again on demand");
+}
+
+void
+child_on_gone(struct child *child)
+{
+	uint64_t lost = child_nr_sessions(child);
+	char future[64];
+
+	child_reap_stop(child);
+	heartbeat_stop(child);
+	endpoint_close(&child->ep);
+	fd_closep(&child->rendezvous);
+	fd_closep(&child->report_fd);
+	if (child->rendezvous_path[0] != '\0')
+		unlink(child->rendezvous_path);
+	describe_future(child, future, sizeof(future));
+	child_log(child,
+	    lost > 0		? LOG_LEVEL_ERR
+		: child->failed ? LOG_LEVEL_WARNING
+				: LOG_LEVEL_NOTICE,
+	    "%s, sessions_lost=%" PRIu64 "; %s", child->obituary, lost, future);
+	sessions_on_child_gone(&child->sup->sessions, child, child->obituary);
+}

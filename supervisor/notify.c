@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The protocol is one datagram.  libsystemd's sd_notify() sends it from a blocking
+ * socket, which a supervisor cannot afford, and brings five libraries along. */
+#include "supervisor/notify.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/num.h"
+#include "common/scope.h"
+
+static int
+send_state(const char *text)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	scoped_fd int fd = -1;
+	size_t length;
+
+	if (path == NULL || path[0] == '\0')
+		return 0;
+	length = strlen(path);
+	if ((path[0] != '/' && path[0] != '@') || length >= sizeof(addr.sun_path))
+		return -EINVAL;
+	memcpy(addr.sun_path, path, length);
+	if (path[0] == '@')
+		addr.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&addr,
+		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+		return -errno;
+	return 0;
+}
+
+static void
+notify(const char *text)
+{
+	int r = send_state(text);
+
+	if (r < 0)
+		log_warning(
+		    "notify: NOTIFY_SOCKET: %s; the service manager was not told", strerror(-r));
+}
+
+void
+notify_ready(int ready_fd)
+{
+	notify("READY=1");
+	if (ready_fd < 0)
+		return;
+	if (write(ready_fd, "\n", 1) != 1)
+		log_warning("notify: --ready-fd %d: %s; whoever waits for it was not told",
+		    ready_fd, strerror(errno));
+	fd_closep(&ready_fd);
+}
+
+void
+notify_reloading(void)
+{
+	char text[64];
+
+	snprintf(
+	    text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_now_ns() / NS_PER_US);
+	notify(text);
+}
+
+void
+notify_reloaded(void)
+{
+	notify("READY=1");
+}
+
+void
+notify_stopping(void)
+{
+	notify("STOPPING=1");
+}
+
+void
+notify_status(const char *fmt, ...)
+{
+	char text[256] = "STATUS=";
+	size_t used = strlen(text);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text + used, sizeof(text) - used, fmt, ap);
+	va_end(ap);
+	notify(text);
+}
+
+void
+notify_watchdog(void)
+{
+	notify("WATCHDOG=1");
+}
+
+uint64_t
+notify_watchdog_interval_ms(void)
+{
+	const char *usec = getenv("WATCHDOG_USEC");
+	const char *pid = getenv("WATCHDOG_PID");
+	uint64_t n;
+
+	if (usec == NULL || num_parse_u64(usec, 2000, UINT64_MAX, &n) < 0)
+		return 0;
+	if (pid != NULL) {
+		uint64_t watched;
+
+		if (num_parse_u64(pid, 1, INT32_MAX, &watched) < 0 || watched != (uint64_t)getpid())
+			return 0;
+	}
+	return n / 2000;
+}

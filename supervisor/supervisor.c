@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "supervisor/supervisor.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/num.h"
+#include "supervisor/api.h"
+#include "supervisor/child.h"
+#include "supervisor/drain.h"
+#include "supervisor/notify.h"
+#include "supervisor/privs.h"
+#include "supervisor/rundir.h"
+#include "supervisor/upgrade.h"
+
+/* Descriptors that one session costs at most, and what we need besides. */
+#define FDS_PER_SESSION 6
+#define FDS_BESIDES	512
+/* A user without an entry gets the group of the same number. */
+#define MAX_ID (UINT32_MAX - 1)
+
+/* --- Start ----------------------------------------------------------------------- */
+
+static int
+find_user(const char *name, uid_t *ret_uid, gid_t *ret_gid)
+{
+	const struct passwd *entry = getpwnam(name);
+	uint64_t id;
+
+	if (entry == NULL && num_parse_u64(name, 0, MAX_ID, &id) == 0) {
+		*ret_uid = (uid_t)id;
+		*ret_gid = (gid_t)id;
+		entry = getpwuid((uid_t)id);
+		if (entry == NULL)
+			return 0;
+	}
+	if (entry == NULL)
+		return -ENOENT;
+	*ret_uid = entry->pw_uid;
+	*ret_gid = entry->pw_gid;
+	return 0;
+}
+
+static int
+choose_worker_user(struct supervisor *sup)
+{
+	const char *name = sup->options.worker_user;
+
+	if (!priv_is_available(PRIV_SPAWN)) {
+		sup->worker_uid = geteuid();
+		sup->worker_gid = getegid();
+		log_warning("privileges: cannot %s; workers run as user %u like pagerd",
+		    priv_doc(PRIV_SPAWN), (unsigned int)sup->worker_uid);
+		return 0;
+	}
+	if (find_user(name, &sup->worker_uid, &sup->worker_gid) < 0) {
+		log_err("worker-user %s: there is no such user; create it or name another", name);
+		return -ENOENT;
+	}
+	if (sup->worker_uid == 0) {
+		log_err("worker-user %s: a worker must not be root; name another user", name);
+		return -EPERM;
+	}
+	return 0;
+}
+
+static int
+choose_admin_group(struct supervisor *sup)
+{
+	const char *name = sup->options.admin_group;
+	const struct group *entry;
+	uint64_t id;
+
+	sup->admin_gid = (gid_t)-1;
+	if (name[0] == '\0')
+		return 0;
+	entry = getgrnam(name);
+	if (entry != NULL) {
+		sup->admin_gid = entry->gr_gid;
+		return 0;
+	}
+	if (num_parse_u64(name, 0, MAX_ID, &id) < 0) {
+		log_err("admin-group %s: there is no such group; create it or name another", name);
+		return -ENOENT;
+	}
+	sup->admin_gid = (gid_t)id;
+	return 0;
+}
+
+/* We keep a duplicate of every session's descriptors. */
+static void
+raise_files(const struct supervisor *sup)
+{
+	uint64_t wanted = sup->options.max_sessions * FDS_PER_SESSION + FDS_BESIDES;
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	files.rlim_cur = files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		log_warning("limits: cannot raise the number of descriptors: %s", strerror(errno));
+	if (files.rlim_max < wanted)
+		log_warning("limits: %" PRIu64 " descriptors are fewer than the %" PRIu64
+			    " that max-sessions=%" PRIu64 " can need; sessions may be refused",
+		    (uint64_t)files.rlim_max, wanted, sup->options.max_sessions);
+}
+
+/* --- The loop -------------------------------------------------------------------- */
+
+/* A worker that serves outlives us; one that does not should be seen off. */
+static bool
+has_idle_child(const struct supervisor *sup)
+{
+	const struct list *link;
+
+	list_for_each(link, &sup->fleet.children) {
+		const struct child *child = list_entry(link, struct child, link);
+
+		if (child->state != CHILD_GONE && list_is_empty(&child->sessions))
+			return true;
+	}
+	return false;
+}
+
+/* The end of each turn: what the callbacks left for dead is freed here. */
+static void
+on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
+{
+	struct supervisor *sup = w->data;
+
+	(void)events;
+	upgrade_check(sup);
+	sessions_sweep(&sup->sessions);
+	fleet_sweep(&sup->fleet);
+	if (sup->stopping && !has_idle_child(sup))
+		ev_break(loop, EVBREAK_ALL);
+}
+
+static void
+drain_idle(struct supervisor *sup)
+{
+	struct list *link, *next;
+
+	list_for_each_safe(link, next, &sup->fleet.children) {
+		struct child *child = list_entry(link, struct child, link);
+
+		if (list_is_empty(&child->sessions))
+			drain_child(child, "pagerd stops");
+	}
+}
+
+static void
+stop(struct supervisor *sup, const char *signal_name)
+{
+	if (sup->stopping) {
+		log_notice("pagerd: %s again; not waiting for idle workers", signal_name);
+		ev_break(sup->loop, EVBREAK_ALL);
+		return;
+	}
+	sup->stopping = 1;
+	log_notice("pagerd: %s; stopping", signal_name);
+	notify_stopping();
+	api_free(sup);
+	upgrade_fini(sup);
+	drain_idle(sup);
+}
+
+static void
+on_term(struct ev_loop *loop, ev_signal *w, int events)
+{
+	(void)loop;
+	(void)events;
+	stop(w->data, w->signum == SIGINT ? "SIGINT" : "SIGTERM");
+}
+
+static void
+on_hup(struct ev_loop *loop, ev_signal *w, int events)
+{
+	struct supervisor *sup = w->data;
+	char why[512];
+	int r;
+
+	(void)loop;
+	(void)events;
+	if (sup->stopping)
+		return;
+	notify_reloading();
+	r = options_reload(&sup->options, sup->argc, sup->argv, why, sizeof(why));
+	if (r < 0)
+		log_err("reload: %s; nothing changed", why);
+	else
+		log_notice("reload: done");
+	log_set_level(sup->options.log_level);
+	notify_reloaded();
+}
+
+static void
+on_watchdog(struct ev_loop *loop, ev_timer *w, int events)
+{
+	(void)loop;
+	(void)w;
+	(void)events;
+	notify_watchdog();
+}
+
+static void
+start_watchers(struct supervisor *sup)
+{
+	double watchdog_s = (double)notify_watchdog_interval_ms() / 1000.;
+
+	ev_prepare_init(&sup->sweep, on_sweep);
+	sup->sweep.data = sup;
+	ev_prepare_start(sup->loop, &sup->sweep);
+	ev_signal_init(&sup->on_term, on_term, SIGTERM);
+	ev_signal_init(&sup->on_int, on_term, SIGINT);
+	ev_signal_init(&sup->on_hup, on_hup, SIGHUP);
+	sup->on_term.data = sup;
+	sup->on_int.data = sup;
+	sup->on_hup.data = sup;
+	ev_signal_start(sup->loop, &sup->on_term);
+	ev_signal_start(sup->loop, &sup->on_int);
+	ev_signal_start(sup->loop, &sup->on_hup);
+	ev_timer_init(&sup->watchdog, on_watchdog, watchdog_s, watchdog_s);
+	if (watchdog_s > 0.)
+		ev_timer_start(sup->loop, &sup->watchdog);
+}
+
+static void
+stop_watchers(struct supervisor *sup)
+{
+	ev_prepare_stop(sup->loop, &sup->sweep);
+	ev_signal_stop(sup->loop, &sup->on_term);
+	ev_signal_stop(sup->loop, &sup->on_int);
+	ev_signal_stop(sup->loop, &sup->on_hup);
+	ev_timer_stop(sup->loop, &sup->watchdog);
+}
+
+/* --- Life ------------------------------------------------------------------------ */
+
+int
+supervisor_init(struct supervisor *sup, struct options *options, int argc, char *const argv[])
+{
+	int r;
+
+	*sup = (struct supervisor){.run_dir = -1, .lock = -1, .argc = argc, .argv = argv};
+	options_move(&sup->options, options);
+	sup->started_ns = clock_now_ns();
+	umask(077);
+	signal(SIGPIPE, SIG_IGN);
+	sup->loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
+	if (sup->loop == NULL) {
+		log_err("pagerd: cannot make an event loop; not started");
+		return -ENOMEM;
+	}
+	raise_files(sup);
+	r = rundir_open(sup);
+	if (r < 0)
+		return r;
+	r = privs_init();
+	if (r < 0) {
+		log_err("privileges: cannot be reduced: %s; not started", strerror(-r));
+		return r;
+	}
+	r = choose_worker_user(sup);
+	if (r == 0)
+		r = choose_admin_group(sup);
+	if (r < 0)
+		return r;
+	sessions_init(&sup->sessions, sup);
+	r = fleet_init(&sup->fleet, sup);
+	if (r < 0)
+		return r;
+	start_watchers(sup);
+	return api_new(sup);
+}
+
+void
+supervisor_run(struct supervisor *sup)
+{
+	int ready_fd = sup->options.ready_fd > 0 ? (int)sup->options.ready_fd : -1;
+
+	log_notice("pagerd: ready on %s", sup->options.run_dir);
+	notify_status("ready; new sessions go to version %s",
+	    sup->fleet.current[0] != '\0' ? sup->fleet.current : "(none installed)");
+	notify_ready(ready_fd);
+	ev_run(sup->loop, 0);
+}
+
+static uint64_t
+count_orphans(const struct supervisor *sup, uint64_t *ret_sessions)
+{
+	const struct list *link;
+	uint64_t n = 0;
+
+	list_for_each(link, &sup->fleet.children) {
+		const struct child *child = list_entry(link, struct child, link);
+		uint64_t sessions = child_nr_sessions(child);
+
+		*ret_sessions += sessions;
+		n += child->state != CHILD_GONE && sessions > 0;
+	}
+	return n;
+}
+
+void
+supervisor_fini(struct supervisor *sup)
+{
+	uint64_t sessions = 0;
+	uint64_t orphans = 0;
+
+	if (sup->fleet.sup != NULL) {
+		orphans = count_orphans(sup, &sessions);
+		stop_watchers(sup);
+		api_free(sup);
+		upgrade_fini(sup);
+		sessions_fini(&sup->sessions);
+		fleet_fini(&sup->fleet);
+	}
+	if (orphans > 0)
+		log_notice("pagerd: stopped; workers=%" PRIu64 " go on serving sessions=%" PRIu64,
+		    orphans, sessions);
+	else
+		log_notice("pagerd: stopped");
+	rundir_close(sup);
+	if (sup->loop != NULL)
+		ev_loop_destroy(sup->loop);
+	sup->loop = NULL;
+	options_fini(&sup->options);
+}
