@@ -138,7 +138,8 @@ test_order(void)
 
 	for (s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
 		for (kind = ORDER_SEQ; kind <= ORDER_STRIDE; kind++) {
-			struct order o = {.kind = kind, .nr_pages = sizes[s], .seed = s, .stride = 10};
+			struct order o = {
+			    .kind = kind, .nr_pages = sizes[s], .seed = s, .stride = 10};
 			scoped_free uint8_t *seen = calloc(sizes[s], 1);
 			uint64_t bad = 0;
 			uint64_t i;
@@ -148,7 +149,8 @@ test_order(void)
 
 				bad += at >= sizes[s] || seen[at]++ != 0;
 			}
-			ok(bad == 0, "order %d visits each of %d pages once", (int)kind, (int)sizes[s]);
+			ok(bad == 0, "order %d visits each of %d pages once", (int)kind,
+			    (int)sizes[s]);
 		}
 	}
 }
@@ -201,8 +203,9 @@ wrong_pages(const uint8_t *image, const struct pattern *p, uint64_t first, uint6
 	uint64_t wrong = 0;
 
 	for (; first < end; first++)
-		wrong += pattern_differs(pattern_image(p, first),
-			     (const uint64_t *)(const void *)(image + first * PATTERN_PAGE_BYTES)) != 0;
+		wrong +=
+		    pattern_differs(pattern_image(p, first),
+			(const uint64_t *)(const void *)(image + first * PATTERN_PAGE_BYTES)) != 0;
 	return wrong;
 }
 
@@ -228,7 +231,8 @@ test_image(uint64_t size_bytes, uint64_t holes, uint64_t zeros)
 		data += pattern_kind(&p, i) != PATTERN_HOLE;
 	/* The file system's own blocks come on top. */
 	ok((uint64_t)st.st_blocks * 512 <= data * PATTERN_PAGE_BYTES + size_bytes / 64 + 65536,
-	    "stores no hole: %ju KiB for %ju data pages", (uintmax_t)st.st_blocks / 2, (uintmax_t)data);
+	    "stores no hole: %ju KiB for %ju data pages", (uintmax_t)st.st_blocks / 2,
+	    (uintmax_t)data);
 	image = mmap(NULL, size_bytes, PROT_READ, MAP_SHARED, fd, 0);
 	if (!ok(image != MAP_FAILED, "maps"))
 		return;

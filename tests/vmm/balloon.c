@@ -25,8 +25,8 @@ claim_page(uint32_t *model)
 	uint32_t old = __atomic_load_n(model, __ATOMIC_ACQUIRE);
 
 	return (old & MODEL_WRITING) == 0 &&
-	    __atomic_compare_exchange_n(model, &old, old | MODEL_DISCARDING, false, __ATOMIC_ACQ_REL,
-		__ATOMIC_ACQUIRE);
+	    __atomic_compare_exchange_n(
+		model, &old, old | MODEL_DISCARDING, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 static void
@@ -135,9 +135,9 @@ balloon_main(void *arg)
 		pthread_mutex_unlock(&balloon.lock);
 
 		start = clock_now_ns();
-		balloon.outcome.error = order.is_random ?
-			  discard_random(vmm, order.start, order.count) :
-			  discard_range(vmm, order.start, order.count);
+		balloon.outcome.error = order.is_random
+		    ? discard_random(vmm, order.start, order.count)
+		    : discard_range(vmm, order.start, order.count);
 		balloon.outcome.wall_ns = clock_now_ns() - start;
 
 		pthread_mutex_lock(&balloon.lock);

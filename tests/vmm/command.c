@@ -28,13 +28,12 @@ static struct {
 	bool is_background; /* and stop is what ends it */
 	bool is_stopping;
 	bool is_discarding;
-	char name[16];	    /* of the command that the outcome answers */
+	char name[16]; /* of the command that the outcome answers */
 	uint32_t next_version;
 	uint64_t total_wrong;
 } state = {.next_version = 1};
 
-static void __attribute__((format(printf, 1, 2)))
-answer(const char *fmt, ...)
+static void __attribute__((format(printf, 1, 2))) answer(const char *fmt, ...)
 {
 	va_list ap;
 
@@ -265,7 +264,8 @@ answer_job(struct vmm *vmm)
 	state.next_version += (uint32_t)o.passes + 1;
 	state.total_wrong += o.wrong;
 	if (o.error < 0) {
-		answer("error %s: vcpu %" PRIu32 ": %s", state.name, o.error_vcpu, strerror(-o.error));
+		answer(
+		    "error %s: vcpu %" PRIu32 ": %s", state.name, o.error_vcpu, strerror(-o.error));
 		return;
 	}
 	job_print_reports(vmm, &state.job);
@@ -274,8 +274,8 @@ answer_job(struct vmm *vmm)
 	else if (strcmp(state.name, "verify") == 0)
 		printf("ok pages=%" PRIu64, o.visited);
 	else if (strcmp(state.name, "stop") == 0)
-		printf("ok loops=%" PRIu64 " passes=%" PRIu64 " written=%" PRIu64, o.visited, o.passes,
-		    o.written);
+		printf("ok loops=%" PRIu64 " passes=%" PRIu64 " written=%" PRIu64, o.visited,
+		    o.passes, o.written);
 	else
 		printf("ok touched=%" PRIu64, o.visited);
 	printf(" wrong=%" PRIu64, o.wrong);
@@ -323,7 +323,8 @@ on_discard(struct vmm *vmm, const struct words *w)
 	uint64_t unit = vmm->memory.page_bytes / VMM_PAGE_BYTES;
 
 	if (parse_discard(vmm, w, &order) < 0) {
-		answer("error discard: wants START COUNT within %" PRIu64 " pages, or rand count=N [seed=S]",
+		answer("error discard: wants START COUNT within %" PRIu64
+		       " pages, or rand count=N [seed=S]",
 		    vmm->memory.nr_pages);
 		return;
 	}
@@ -368,7 +369,8 @@ on_rss(struct vmm *vmm, const struct words *w)
 	if (err < 0)
 		answer("error rss: %s", strerror(-err));
 	else
-		answer("ok rss_kib=%" PRIu64 " resident_pages=%" PRIu64 " cmd=rss", rss * 4, resident);
+		answer(
+		    "ok rss_kib=%" PRIu64 " resident_pages=%" PRIu64 " cmd=rss", rss * 4, resident);
 }
 
 static void
@@ -379,10 +381,11 @@ on_status(struct vmm *vmm, const struct words *w)
 	(void)w;
 	if (state.is_running)
 		what = state.is_background && !state.is_stopping ? "background" : state.name;
-	answer("ok state=%s vcpus=%" PRIu64 " running=%" PRIu32 " blocked=%" PRIu32 " progress=%" PRIu64
-	       " discarding=%d total_wrong=%" PRIu64 " cmd=status",
+	answer("ok state=%s vcpus=%" PRIu64 " running=%" PRIu32 " blocked=%" PRIu32
+	       " progress=%" PRIu64 " discarding=%d total_wrong=%" PRIu64 " cmd=status",
 	    what, vmm->options.nr_vcpus, vcpus_running(vmm), vcpus_blocked(vmm),
-	    state.is_running ? job_progress(vmm, &state.job) : 0, state.is_discarding, state.total_wrong);
+	    state.is_running ? job_progress(vmm, &state.job) : 0, state.is_discarding,
+	    state.total_wrong);
 }
 
 static void
@@ -407,7 +410,7 @@ on_wait(struct vmm *vmm, const struct words *w)
 static const struct {
 	const char *name;
 	void (*run)(struct vmm *vmm, const struct words *w);
-	bool is_prompt;		 /* answered at once, whatever is under way */
+	bool is_prompt;		   /* answered at once, whatever is under way */
 	bool goes_with_background; /* possible between start and stop */
 } commands[] = {
     {"touch", on_touch, false, false},

@@ -129,8 +129,8 @@ check_page(struct guest_params *p, uint64_t page, uint64_t word)
 		if (!one && pattern_differs(w, addr) == 0)
 			return;
 		wrong.page = page;
-		scan_page(&wrong, w, addr, first, last, PATTERN_PAGE_WORDS,
-		    (m & MODEL_DISCARDING) != 0);
+		scan_page(
+		    &wrong, w, addr, first, last, PATTERN_PAGE_WORDS, (m & MODEL_DISCARDING) != 0);
 		if (wrong.wrong_words == 0)
 			return;
 		if (__atomic_load_n(model, __ATOMIC_ACQUIRE) == m) {
@@ -191,8 +191,8 @@ write_page(struct guest_params *p, uint64_t page, uint64_t visit, uint32_t versi
 	uint64_t start;
 
 	if ((old & MODEL_BUSY) != 0 ||
-	    !__atomic_compare_exchange_n(model, &old, old | MODEL_WRITING, false, __ATOMIC_ACQ_REL,
-		__ATOMIC_ACQUIRE)) {
+	    !__atomic_compare_exchange_n(
+		model, &old, old | MODEL_WRITING, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
 		if (p->latencies != 0)
 			((volatile uint64_t *)(uintptr_t)p->latencies)[visit] = GUEST_NO_LATENCY;
 		p->skipped++;
@@ -291,9 +291,6 @@ guest_start(struct guest_params *params)
 	for (;;) {
 		guest_execute(params);
 		/* One plain store: KVM has to emulate it to tell the host about it. */
-		__asm__ volatile("movl %0, (%1)"
-				 :
-				 : "r"(1), "r"(GUEST_DOORBELL_ADDR)
-				 : "memory");
+		__asm__ volatile("movl %0, (%1)" : : "r"(1), "r"(GUEST_DOORBELL_ADDR) : "memory");
 	}
 }

@@ -65,24 +65,24 @@ struct guest_params {
 	uint64_t flags;	  /* enum guest_flag */
 	struct pattern pattern;
 	struct order order;
-	uint64_t count;	  /* pages to visit, of all vCPUs together unless GUEST_F_ALL_TOUCH */
-	uint64_t rank;	  /* of this vCPU among those that run the job */
+	uint64_t count; /* pages to visit, of all vCPUs together unless GUEST_F_ALL_TOUCH */
+	uint64_t rank;	/* of this vCPU among those that run the job */
 	uint64_t nr_ranks;
 	uint64_t version; /* of what is written; endless: plus the number of the pass */
 	uint64_t nr_regions;
 	struct guest_region regions[GUEST_MAX_REGIONS];
-	uint64_t model;	      /* uint32_t for each page */
-	uint64_t latencies;   /* uint64_t for each visit, in cycles; 0: use the histogram */
-	uint64_t warm_start;  /* GUEST_WARM: this range of the scratch memory */
+	uint64_t model;	     /* uint32_t for each page */
+	uint64_t latencies;  /* uint64_t for each visit, in cycles; 0: use the histogram */
+	uint64_t warm_start; /* GUEST_WARM: this range of the scratch memory */
 	uint64_t warm_bytes;
-	uint64_t stop;	      /* the host sets it while the guest runs */
+	uint64_t stop; /* the host sets it while the guest runs */
 
 	/* The outcome: the guest writes; progress may be read at any time. */
 	uint64_t progress; /* pages visited */
 	uint64_t passes;
-	uint64_t wrong;	   /* words */
-	uint64_t raced;	   /* pages left unchecked: they changed under every try */
-	uint64_t skipped;  /* pages left unwritten: they were being discarded */
+	uint64_t wrong;	  /* words */
+	uint64_t raced;	  /* pages left unchecked: they changed under every try */
+	uint64_t skipped; /* pages left unwritten: they were being discarded */
 	uint64_t written;
 	uint64_t max_cycles;
 	uint64_t nr_reports;

@@ -23,11 +23,13 @@ append_region(char *body, size_t size, const struct vmm_region *r, uint64_t page
 
 	/* page_size_kib is in bytes too, whatever its name says. */
 	if (form != HANDSHAKE_OLD3)
-		snprintf(page_size_kib, sizeof(page_size_kib), ",\"page_size_kib\":%" PRIu64, page_bytes);
+		snprintf(page_size_kib, sizeof(page_size_kib), ",\"page_size_kib\":%" PRIu64,
+		    page_bytes);
 	if (form != HANDSHAKE_OLD3 && form != HANDSHAKE_OLD4)
 		snprintf(page_size, sizeof(page_size), ",\"page_size\":%" PRIu64, page_bytes);
 	n = snprintf(body + used, size - used,
-	    "%s{\"base_host_virt_addr\":%" PRIuPTR ",\"size\":%" PRIu64 ",\"offset\":%" PRIu64 "%s%s}",
+	    "%s{\"base_host_virt_addr\":%" PRIuPTR ",\"size\":%" PRIu64 ",\"offset\":%" PRIu64
+	    "%s%s}",
 	    body[used - 1] == '[' ? "" : ",", (uintptr_t)r->host, r->bytes, r->offset, page_size,
 	    page_size_kib);
 	return n < 0 || (size_t)n >= size - used ? -EMSGSIZE : 0;

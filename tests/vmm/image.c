@@ -33,7 +33,8 @@ fill_run(const struct pattern *pattern, uint8_t *buffer, uint64_t first, uint64_
 {
 	uint64_t n = 0;
 
-	while (n < BUFFER_PAGES && first + n < end && pattern_kind(pattern, first + n) != PATTERN_HOLE) {
+	while (n < BUFFER_PAGES && first + n < end &&
+	    pattern_kind(pattern, first + n) != PATTERN_HOLE) {
 		pattern_fill(pattern_image(pattern, first + n),
 		    (uint64_t *)(void *)(buffer + n * PATTERN_PAGE_BYTES));
 		n++;

@@ -41,9 +41,8 @@ job_start(struct vmm *vmm, const struct job *job)
 		p->rank = rank;
 		p->nr_ranks = job->nr_vcpus;
 		p->version = job->version;
-		p->latencies = has_latencies(vmm, job) ?
-			  scratch_guest_addr(vmm, vmm->scratch.latencies) :
-			  0;
+		p->latencies =
+		    has_latencies(vmm, job) ? scratch_guest_addr(vmm, vmm->scratch.latencies) : 0;
 		p->stop = 0;
 		p->progress = 0;
 		p->passes = 0;
@@ -197,7 +196,8 @@ collect_times(struct vmm *vmm, const struct job *job, struct job_times *t)
 			max = p->max_cycles;
 	}
 	if (has_latencies(vmm, job))
-		times_from_array(t, (uint64_t *)(void *)(vmm->scratch.base + vmm->scratch.latencies),
+		times_from_array(t,
+		    (uint64_t *)(void *)(vmm->scratch.base + vmm->scratch.latencies),
 		    nr_visits(job), per_us);
 	else
 		times_from_hist(t, hist, per_us);
@@ -253,9 +253,9 @@ job_print_reports(const struct vmm *vmm, const struct job *job)
 			const struct guest_report *r = &p->reports[i];
 
 			fprintf(stderr,
-			    "vmm: wrong word: page=%" PRIu64 " word=%" PRIu64 " expected=0x%016" PRIx64
-			    " found=0x%016" PRIx64 " model=0x%08" PRIx32 " wrong_in_page=%" PRIu64
-			    " vcpu=%" PRIu32 "\n",
+			    "vmm: wrong word: page=%" PRIu64 " word=%" PRIu64
+			    " expected=0x%016" PRIx64 " found=0x%016" PRIx64 " model=0x%08" PRIx32
+			    " wrong_in_page=%" PRIu64 " vcpu=%" PRIu32 "\n",
 			    r->page, r->word, r->expected, r->found, model_words(vmm)[r->page],
 			    r->wrong_words, job->first_vcpu + rank);
 		}

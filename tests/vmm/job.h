@@ -37,7 +37,7 @@ struct job_outcome {
 	uint64_t written;
 	double wall_us;
 	struct job_times times;
-	int error;		/* negative errno of a vCPU */
+	int error; /* negative errno of a vCPU */
 	uint32_t error_vcpu;
 };
 

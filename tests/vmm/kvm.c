@@ -17,17 +17,17 @@
 
 #include "common/scope.h"
 
-#define MAX_CPUID	256
-#define TABLE_ENTRIES	UINT64_C(512)
-#define LARGE_PAGE	VMM_HUGEPAGE_BYTES
-#define TABLE_SPAN	(TABLE_ENTRIES * LARGE_PAGE)
-#define ENTRY_TABLE	UINT64_C(0x07) /* present, writable, user */
-#define ENTRY_LEAF	UINT64_C(0xe7) /* that, accessed, dirty, 2 MiB */
-#define CR0_BITS	UINT64_C(0x80050033)
-#define CR4_BITS	UINT64_C(0x620) /* PAE, OSFXSR, OSXMMEXCPT */
-#define EFER_BITS	UINT64_C(0xd01) /* NXE, LMA, LME, SCE */
-#define SELECTOR_CODE	0x33
-#define SELECTOR_DATA	0x2b
+#define MAX_CPUID     256
+#define TABLE_ENTRIES UINT64_C(512)
+#define LARGE_PAGE    VMM_HUGEPAGE_BYTES
+#define TABLE_SPAN    (TABLE_ENTRIES * LARGE_PAGE)
+#define ENTRY_TABLE   UINT64_C(0x07) /* present, writable, user */
+#define ENTRY_LEAF    UINT64_C(0xe7) /* that, accessed, dirty, 2 MiB */
+#define CR0_BITS      UINT64_C(0x80050033)
+#define CR4_BITS      UINT64_C(0x620) /* PAE, OSFXSR, OSXMMEXCPT */
+#define EFER_BITS     UINT64_C(0xd01) /* NXE, LMA, LME, SCE */
+#define SELECTOR_CODE 0x33
+#define SELECTOR_DATA 0x2b
 
 /* PML4, then the PDPT, then one page directory for each GiB. */
 static int
@@ -73,7 +73,8 @@ add_slots(const struct vmm *vmm)
 	for (r = 0; r < m->nr_regions && err == 0; r++) {
 		uint64_t end = m->regions[r].gpa + m->regions[r].bytes;
 
-		err = add_slot(vmm, r + 1, m->regions[r].gpa, m->regions[r].host, m->regions[r].bytes);
+		err = add_slot(
+		    vmm, r + 1, m->regions[r].gpa, m->regions[r].host, m->regions[r].bytes);
 		if (end > top)
 			top = end;
 	}
@@ -151,8 +152,8 @@ static int
 set_registers(const struct vcpu *vcpu)
 {
 	const struct vmm *vmm = vcpu->vmm;
-	uint64_t params = scratch_guest_addr(vmm,
-	    (uint64_t)((uint8_t *)vcpu->params - vmm->scratch.base));
+	uint64_t params =
+	    scratch_guest_addr(vmm, (uint64_t)((uint8_t *)vcpu->params - vmm->scratch.base));
 	uint64_t entry = (uint64_t)((uintptr_t)&guest_start - (uintptr_t)__start_guest_text);
 	struct kvm_sregs sregs;
 	/* The stack ends at the parameters; 8 bytes off, as after a call. */
@@ -184,8 +185,8 @@ kvm_vcpu_init(struct vcpu *vcpu)
 	vcpu->kvm_fd = ioctl(vcpu->vmm->kvm_vm_fd, KVM_CREATE_VCPU, (unsigned long)vcpu->index);
 	if (vcpu->kvm_fd < 0)
 		return -errno;
-	vcpu->kvm_run = mmap(NULL, vcpu->vmm->kvm_run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-	    vcpu->kvm_fd, 0);
+	vcpu->kvm_run = mmap(
+	    NULL, vcpu->vmm->kvm_run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->kvm_fd, 0);
 	if (vcpu->kvm_run == MAP_FAILED)
 		return -errno;
 	err = set_cpuid(vcpu);
@@ -205,9 +206,10 @@ kvm_vcpu_run(struct vcpu *vcpu)
 	if (run->exit_reason == KVM_EXIT_MMIO && run->mmio.phys_addr == GUEST_DOORBELL_ADDR)
 		return 0;
 	if (run->exit_reason == KVM_EXIT_MMIO)
-		fprintf(stderr, "vmm: vcpu %u used address %#llx, where no memory is\n", vcpu->index,
-		    run->mmio.phys_addr);
+		fprintf(stderr, "vmm: vcpu %u used address %#llx, where no memory is\n",
+		    vcpu->index, run->mmio.phys_addr);
 	else
-		fprintf(stderr, "vmm: vcpu %u stopped, exit reason %u\n", vcpu->index, run->exit_reason);
+		fprintf(stderr, "vmm: vcpu %u stopped, exit reason %u\n", vcpu->index,
+		    run->exit_reason);
 	return -EFAULT;
 }

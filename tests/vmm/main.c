@@ -110,18 +110,31 @@ set_option(struct vmm_options *o, int option, char *value)
 	int err;
 
 	switch (option) {
-	case 's': return set_backing(o, BACKING_SOCKET, value);
-	case 'p': return set_backing(o, BACKING_PRIVATE_PAGER, value);
-	case 'f': return set_backing(o, BACKING_FILE, value);
-	case 'a': return set_backing(o, BACKING_ANON, "");
-	case 'n': return num_parse_u64(value, 0, UINT64_MAX, &o->pattern.seed);
-	case 'b': return num_parse_bytes(value, VMM_PAGE_BYTES, UINT64_C(1) << 36, &o->size_bytes);
-	case 'h': return num_parse_u64(value, 0, 1000, &o->pattern.holes_permille);
-	case 'z': return num_parse_u64(value, 0, 1000, &o->pattern.zeros_permille);
-	case 'r': return num_parse_u64(value, 1, GUEST_MAX_REGIONS, &o->nr_regions);
-	case 'v': return num_parse_u64(value, 1, VMM_MAX_VCPUS, &o->nr_vcpus);
-	case 'u': return parse_uffd_flags(value, &o->uffd_flags);
-	case 'c': return num_parse_bytes(value, VMM_PAGE_BYTES, UINT64_C(1) << 36, &o->populate_bytes);
+	case 's':
+		return set_backing(o, BACKING_SOCKET, value);
+	case 'p':
+		return set_backing(o, BACKING_PRIVATE_PAGER, value);
+	case 'f':
+		return set_backing(o, BACKING_FILE, value);
+	case 'a':
+		return set_backing(o, BACKING_ANON, "");
+	case 'n':
+		return num_parse_u64(value, 0, UINT64_MAX, &o->pattern.seed);
+	case 'b':
+		return num_parse_bytes(value, VMM_PAGE_BYTES, UINT64_C(1) << 36, &o->size_bytes);
+	case 'h':
+		return num_parse_u64(value, 0, 1000, &o->pattern.holes_permille);
+	case 'z':
+		return num_parse_u64(value, 0, 1000, &o->pattern.zeros_permille);
+	case 'r':
+		return num_parse_u64(value, 1, GUEST_MAX_REGIONS, &o->nr_regions);
+	case 'v':
+		return num_parse_u64(value, 1, VMM_MAX_VCPUS, &o->nr_vcpus);
+	case 'u':
+		return parse_uffd_flags(value, &o->uffd_flags);
+	case 'c':
+		return num_parse_bytes(
+		    value, VMM_PAGE_BYTES, UINT64_C(1) << 36, &o->populate_bytes);
 	case 'e':
 		err = set_word(engine_words, value, &word);
 		o->engine = (enum vmm_engine)word;
@@ -134,7 +147,8 @@ set_option(struct vmm_options *o, int option, char *value)
 		err = set_word(hugepage_words, value, &word);
 		o->hugepages = word == 1;
 		return err;
-	default: return -EINVAL;
+	default:
+		return -EINVAL;
 	}
 }
 
@@ -195,7 +209,8 @@ parse_options(struct vmm_options *o, int argc, char **argv)
 			return -EINVAL;
 		}
 		if (set_option(o, option, optarg) < 0) {
-			fprintf(stderr, "vmm: --%s: cannot use '%s'\n", long_options[index].name, optarg);
+			fprintf(stderr, "vmm: --%s: cannot use '%s'\n", long_options[index].name,
+			    optarg);
 			return -EINVAL;
 		}
 	}
@@ -291,8 +306,8 @@ start_memory(void)
 	err = memory_register(&vmm.memory, o);
 	if (err < 0)
 		return err;
-	return o->backing == BACKING_SOCKET ? handshake_send(&vmm.memory, o) :
-						pager_start(&vmm.memory, o);
+	return o->backing == BACKING_SOCKET ? handshake_send(&vmm.memory, o)
+					    : pager_start(&vmm.memory, o);
 }
 
 static void
@@ -300,12 +315,14 @@ print_ready(void)
 {
 	printf("ready engine=%s backing=%s regions=%" PRIu32 " vcpus=%" PRIu64 " pages=%" PRIu64
 	       " page_size=%" PRIu64 " pid=%d",
-	    vmm.is_kvm ? "kvm" : "threads", backing_names[vmm.options.backing], vmm.memory.nr_regions,
-	    vmm.options.nr_vcpus, vmm.memory.nr_pages, vmm.memory.page_bytes, (int)getpid());
+	    vmm.is_kvm ? "kvm" : "threads", backing_names[vmm.options.backing],
+	    vmm.memory.nr_regions, vmm.options.nr_vcpus, vmm.memory.nr_pages, vmm.memory.page_bytes,
+	    (int)getpid());
 	if (vmm.memory.pager > 0)
 		printf(" pager_pid=%d", (int)vmm.memory.pager);
 	if (vmm.memory.populate_ns > 0)
-		printf(" populate_us=%.1f populate_mib_s=%.1f", (double)vmm.memory.populate_ns / 1000.0,
+		printf(" populate_us=%.1f populate_mib_s=%.1f",
+		    (double)vmm.memory.populate_ns / 1000.0,
 		    (double)vmm.options.size_bytes / 1048576.0 /
 			((double)vmm.memory.populate_ns / (double)NS_PER_S));
 	putchar('\n');
@@ -339,7 +356,8 @@ run_lines(void)
 static void
 read_input(void)
 {
-	ssize_t n = read(STDIN_FILENO, input.bytes + input.used, sizeof(input.bytes) - 1 - input.used);
+	ssize_t n =
+	    read(STDIN_FILENO, input.bytes + input.used, sizeof(input.bytes) - 1 - input.used);
 
 	if (n < 0 && errno == EINTR)
 		return;

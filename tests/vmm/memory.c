@@ -77,7 +77,8 @@ split_regions(struct vmm_memory *m, const struct vmm_options *o)
 	m->nr_regions = (uint32_t)o->nr_regions;
 	m->regions[0].gpa = low > GAP_START_BYTES ? KVM_GAP_END_GPA : 0;
 	if (m->nr_regions == 2) {
-		low = o->size_bytes > GAP_START_BYTES ? GAP_START_BYTES : o->size_bytes / 2 / unit * unit;
+		low = o->size_bytes > GAP_START_BYTES ? GAP_START_BYTES
+						      : o->size_bytes / 2 / unit * unit;
 		m->regions[0].gpa = 0;
 		m->regions[1].gpa = KVM_GAP_END_GPA;
 		m->regions[1].offset = low;
@@ -162,8 +163,8 @@ memory_region(const struct vmm_memory *m, uint64_t page)
 }
 
 int
-memory_discard(const struct vmm_memory *m, const struct vmm_options *o, uint64_t page,
-    uint64_t count)
+memory_discard(
+    const struct vmm_memory *m, const struct vmm_options *o, uint64_t page, uint64_t count)
 {
 	const struct vmm_region *r = memory_region(m, page);
 	uint8_t *at = r->host + (page * VMM_PAGE_BYTES - r->offset);

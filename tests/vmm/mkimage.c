@@ -34,12 +34,20 @@ static int
 set_option(struct request *r, int option)
 {
 	switch (option) {
-	case 'n': return num_parse_u64(optarg, 0, UINT64_MAX, &r->pattern.seed);
-	case 'b': return num_parse_bytes(optarg, PATTERN_PAGE_BYTES, UINT64_C(1) << 44, &r->size_bytes);
-	case 'h': return num_parse_u64(optarg, 0, 1000, &r->pattern.holes_permille);
-	case 'z': return num_parse_u64(optarg, 0, 1000, &r->pattern.zeros_permille);
-	case 'f': r->force = true; return 0;
-	default: return -EINVAL;
+	case 'n':
+		return num_parse_u64(optarg, 0, UINT64_MAX, &r->pattern.seed);
+	case 'b':
+		return num_parse_bytes(
+		    optarg, PATTERN_PAGE_BYTES, UINT64_C(1) << 44, &r->size_bytes);
+	case 'h':
+		return num_parse_u64(optarg, 0, 1000, &r->pattern.holes_permille);
+	case 'z':
+		return num_parse_u64(optarg, 0, 1000, &r->pattern.zeros_permille);
+	case 'f':
+		r->force = true;
+		return 0;
+	default:
+		return -EINVAL;
 	}
 }
 
@@ -83,9 +91,10 @@ main(int argc, char **argv)
 	int err;
 
 	if (parse_request(&r, argc, argv) < 0) {
-		fputs("usage: mkimage --seed N --size BYTES[K|M|G] [--holes PERMILLE] [--zeros PERMILLE]"
-		      " [--force] PATH\n"
-		      "The size is a multiple of 4096; the permilles are at most 1000 together.\n",
+		fputs(
+		    "usage: mkimage --seed N --size BYTES[K|M|G] [--holes PERMILLE] [--zeros PERMILLE]"
+		    " [--force] PATH\n"
+		    "The size is a multiple of 4096; the permilles are at most 1000 together.\n",
 		    stderr);
 		return EXITCODE_USAGE;
 	}

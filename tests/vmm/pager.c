@@ -43,7 +43,8 @@ pager_open(struct pager *p, const struct vmm_memory *m, const struct vmm_options
 	close(fd);
 	p->memory = m;
 	p->image = image;
-	p->zeros = mmap(NULL, m->page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	p->zeros =
+	    mmap(NULL, m->page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	p->removed = calloc(o->size_bytes / m->page_bytes, 1);
 	if (image == MAP_FAILED || p->zeros == MAP_FAILED || p->removed == NULL)
 		return -ENOMEM;

@@ -41,7 +41,8 @@ init_params(struct vmm *vmm, struct guest_params *p)
 	p->pattern = vmm->options.pattern;
 	p->nr_regions = m->nr_regions;
 	for (r = 0; r < m->nr_regions; r++) {
-		p->regions[r].addr = vmm->is_kvm ? m->regions[r].gpa : (uintptr_t)m->regions[r].host;
+		p->regions[r].addr =
+		    vmm->is_kvm ? m->regions[r].gpa : (uintptr_t)m->regions[r].host;
 		p->regions[r].first_page = m->regions[r].offset / VMM_PAGE_BYTES;
 		p->regions[r].nr_pages = m->regions[r].bytes / VMM_PAGE_BYTES;
 	}

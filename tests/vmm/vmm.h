@@ -58,7 +58,8 @@ struct vmm_options {
 	enum vmm_handshake handshake;
 	uint32_t uffd_flags; /* enum vmm_uffd_flag */
 	bool hugepages;
-	uint64_t populate_bytes; /* private pager: fill everything first, in such chunks; 0: do not */
+	uint64_t
+	    populate_bytes; /* private pager: fill everything first, in such chunks; 0: do not */
 };
 
 struct vmm_region {
@@ -83,7 +84,7 @@ struct vmm_memory {
 struct vmm_scratch {
 	uint8_t *base;
 	uint64_t bytes;
-	uint64_t model;	    /* offsets from base */
+	uint64_t model; /* offsets from base */
 	uint64_t latencies;
 	uint64_t max_latencies;
 	uint64_t vcpus; /* a parameter block and a stack for each */
@@ -107,7 +108,7 @@ struct vcpu {
 	uint32_t index;
 	pthread_t thread;
 	_Atomic pid_t tid;
-	bool has_job;	   /* under vmm->lock, as the rest */
+	bool has_job; /* under vmm->lock, as the rest */
 	uint64_t start_ns;
 	uint64_t end_ns;
 	int error; /* negative errno of the last run */
@@ -125,8 +126,8 @@ struct vmm {
 	struct vcpu vcpus[VMM_MAX_VCPUS];
 	pthread_mutex_t lock;
 	pthread_cond_t job_posted;
-	uint32_t running; /* vCPUs with a job; under lock */
-	int done_fd;	  /* eventfd: a job has ended, of the vCPUs or of the balloon */
+	uint32_t running;      /* vCPUs with a job; under lock */
+	int done_fd;	       /* eventfd: a job has ended, of the vCPUs or of the balloon */
 	uint64_t clock_cycles; /* two readings of the same moment, long ago */
 	uint64_t clock_ns;
 };
@@ -137,8 +138,8 @@ int memory_register(struct vmm_memory *m, const struct vmm_options *o);
 int memory_resident(const struct vmm_memory *m, uint64_t *ret_pages);
 /* Drops pages: they must read as zeros from now on.  Sleeps until the pager has read
  * the event.  The range lies in one region. */
-int memory_discard(const struct vmm_memory *m, const struct vmm_options *o, uint64_t page,
-    uint64_t count);
+int memory_discard(
+    const struct vmm_memory *m, const struct vmm_options *o, uint64_t page, uint64_t count);
 /* The region that holds a page, never NULL for a page of the memory. */
 const struct vmm_region *memory_region(const struct vmm_memory *m, uint64_t page);
 
