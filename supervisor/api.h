@@ -11,8 +11,8 @@
 struct supervisor;
 
 /* Binds RUN/admin.sock (0660, group admin-group) and serves it as sup->admin.  The
- * run directory exists.  0 or a negative errno, logged: -EADDRINUSE when another
- * supervisor answers on it. */
+ * run directory exists and is ours alone (rundir_open()), so a socket that is there is
+ * stale.  0 or a negative errno, logged. */
 int api_new(struct supervisor *sup);
 
 /* Hangs up on every client and removes the socket.  Before the sessions and the

@@ -60,9 +60,9 @@ void http_header_add(struct http_request *req, const char *name, const char *val
 void http_reply(struct http_request *req, int status, const char *content_type, const char *body,
     size_t body_bytes);
 
-/* The value of a query key, percent-decoded into buf.  True when the key is there
- * and its value fits and is well formed. */
-bool http_query(const struct http_request *req, const char *key, char *buf, size_t bytes);
+/* The value of a query key, percent-decoded into buf.  1 when the key is there, 0 when
+ * it is not, or http_percent_decode()'s error. */
+int http_query(const struct http_request *req, const char *key, char *buf, size_t bytes);
 
 /* Decodes n bytes of %XX text into buf with a terminator.  The length, or -EINVAL for
  * a broken escape or a NUL, -ENAMETOOLONG when it does not fit. */

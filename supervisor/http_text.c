@@ -43,23 +43,22 @@ http_percent_decode(const char *text, size_t n, char *buf, size_t bytes)
 	return (int)used;
 }
 
-bool
+int
 http_query(const struct http_request *req, const char *key, char *buf, size_t bytes)
 {
 	size_t key_bytes = strlen(key);
 	const char *pair = req->query;
 
 	while (*pair) {
-		size_t n = strcspn(pair, "&");
+		size_t pair_bytes = strcspn(pair, "&");
 
-		if (n >= key_bytes && strncmp(pair, key, key_bytes) == 0) {
-			if (n == key_bytes)
-				return http_percent_decode("", 0, buf, bytes) >= 0;
-			if (pair[key_bytes] == '=')
-				return http_percent_decode(pair + key_bytes + 1, n - key_bytes - 1,
-					   buf, bytes) >= 0;
+		if (strcspn(pair, "=&") == key_bytes && strncmp(pair, key, key_bytes) == 0) {
+			size_t skip = key_bytes + (pair_bytes > key_bytes);
+			int r = http_percent_decode(pair + skip, pair_bytes - skip, buf, bytes);
+
+			return r < 0 ? r : 1;
 		}
-		pair += n + (pair[n] == '&');
+		pair += pair_bytes + (pair[pair_bytes] == '&');
 	}
-	return false;
+	return 0;
 }

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "supervisor/api.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "common/num.h"
+#include "common/scope.h"
+#include "common/xalloc.h"
+#include "supervisor/api_route.h"
+#include "supervisor/privs.h"
+#include "supervisor/supervisor.h"
+
+#define ADMIN_BACKLOG 128
+
+void
+api_reply(struct http_request *req, int status, json_t *json)
+{
+	static const char out_of_memory[] =
+	    "{\"error\": \"no memory for the answer; try again later\", \"code\": \"resources\"}\n";
+	scoped_free char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	size_t bytes = text ? strlen(text) : 0;
+
+	json_decref(json);
+	if (!text) {
+		http_reply(req, 503, "application/json", out_of_memory, sizeof(out_of_memory) - 1);
+		return;
+	}
+	text[bytes] = '\n'; /* in the terminator's place: http_reply() counts */
+	http_reply(req, status, "application/json", text, bytes + 1);
+}
+
+void
+api_error(struct http_request *req, int status, const char *code, const char *fmt, ...)
+{
+	char text[API_WHY_BYTES];
+	json_t *json = json_object();
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	json_put_text(json, "error", text);
+	json_put_text(json, "code", code);
+	api_reply(req, status, json);
+}
+
+json_t *
+api_read_body(
+    const struct api_call *call, const struct json_member *members, size_t nr_members, void *ret)
+{
+	char why[API_WHY_BYTES];
+	json_t *json;
+
+	if (json_parse_object(call->req->body, call->req->body_bytes, &json, why, sizeof(why)) <
+	    0) {
+		api_error(call->req, 400, "bad-request", "%s", why);
+		return NULL;
+	}
+	if (json_read_members(json, members, nr_members, ret, why, sizeof(why)) < 0) {
+		json_decref(json);
+		api_error(call->req, 400, "bad-request", "%s", why);
+		return NULL;
+	}
+	return json;
+}
+
+void
+api_bury(struct api *api, struct list *link)
+{
+	list_remove(link);
+	list_add(&api->dead, link);
+}
+
+static void
+on_sweep(struct ev_loop *loop, ev_prepare *watcher, int revents)
+{
+	struct api *api = watcher->data;
+	struct list *pos, *tmp;
+
+	(void)loop;
+	(void)revents;
+	list_for_each_safe(pos, tmp, &api->dead) {
+		list_remove(pos);
+		free(pos);
+	}
+}
+
+static void
+refuse_permission(const struct api *api, struct http_request *req)
+{
+	const char *group = api->sup->options.admin_group;
+
+	api_error(req, 403, "forbidden",
+	    "uid %u may not do this; it takes root, pagerd's own user%s%s", req->peer.uid,
+	    *group ? " or a member of the group " : " or a member of admin-group, which is not set",
+	    group);
+}
+
+static void
+on_request(void *arg, struct http_request *req)
+{
+	struct api *api = arg;
+	struct api_call call = {.api = api, .sup = api->sup, .req = req};
+	const struct options *options = &api->sup->options;
+	struct http_limits limits = {options->http_timeout_ms, (uint32_t)options->http_max_clients};
+	const struct api_route *route;
+	char allow[128], why[API_WHY_BYTES];
+
+	/* They may have been read again from the configuration. */
+	http_server_set_limits(api->sup->admin, &limits);
+	switch (api_route_find(req->method, req->path, &route, call.id, allow, sizeof(allow))) {
+	case API_NO_ROUTE:
+		api_error(req, 404, "no-route", "there is no %s; see pagerd-api(7)", req->path);
+		return;
+	case API_NO_METHOD:
+		http_header_add(req, "Allow", allow);
+		api_error(req, 405, "method", "%s is not for %s; it takes %s", req->method,
+		    req->path, allow);
+		return;
+	case API_BAD_ID:
+		api_error(req, 400, "bad-request",
+		    "%s holds no id: percent-encoded, of 1 to %d bytes", req->path,
+		    SESSION_ID_BYTES - 1);
+		return;
+	case API_MATCHED:
+		break;
+	}
+	if (!api_is_permitted(api, &req->peer, route->permission))
+		refuse_permission(api, req);
+	else if (api_query_check(req->query, route->keys, why, sizeof(why)) < 0)
+		api_error(req, 400, "bad-request", "%s", why);
+	else
+		route->handler(&call);
+}
+
+/* A name or a bare number, which needs no entry in the group file.  0, -ENOENT. */
+static int
+find_group(const char *name, gid_t *ret)
+{
+	const struct group *group;
+	uint64_t number;
+
+	if (num_parse_u64(name, 0, UINT32_MAX - 1, &number) == 0) {
+		*ret = (gid_t)number;
+		return 0;
+	}
+	group = getgrnam(name);
+	if (!group)
+		return -ENOENT;
+	*ret = group->gr_gid;
+	return 0;
+}
+
+static int
+set_owner(const struct api *api, const char *path)
+{
+	scoped_priv enum priv held = priv_raise(PRIV_CHOWN);
+
+	(void)held;
+	if (api->has_admin_gid && lchown(path, (uid_t)-1, api->admin_gid) < 0)
+		return -errno;
+	return chmod(path, 0660) < 0 ? -errno : 0;
+}
+
+/* Nobody can connect before owner and mode are right: until then the mode is 0000
+ * and the socket does not listen. */
+static int
+bind_socket(const struct api *api, const struct sockaddr_un *addr, int *ret_fd)
+{
+	scoped_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mode_t mask;
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if (unlink(addr->sun_path) < 0 && errno != ENOENT)
+		return -errno;
+	mask = umask(0777);
+	r = bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? -errno : 0;
+	umask(mask);
+	if (r == 0)
+		r = set_owner(api, addr->sun_path);
+	if (r == 0 && listen(fd, ADMIN_BACKLOG) < 0)
+		r = -errno;
+	if (r == 0)
+		*ret_fd = fd_take(&fd);
+	return r;
+}
+
+static int
+admin_address(const struct supervisor *sup, struct sockaddr_un *ret)
+{
+	int n;
+
+	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	n = snprintf(ret->sun_path, sizeof(ret->sun_path), "%s/admin.sock", sup->options.run_dir);
+	return n < 0 || (size_t)n >= sizeof(ret->sun_path) ? -ENAMETOOLONG : 0;
+}
+
+static void
+start(struct api *api, int fd)
+{
+	struct supervisor *sup = api->sup;
+	struct http_limits limits = {
+	    sup->options.http_timeout_ms, (uint32_t)sup->options.http_max_clients};
+
+	list_init(&api->waits);
+	list_init(&api->dead);
+	ev_prepare_init(&api->sweep, on_sweep);
+	/* After every other watcher of the turn. */
+	ev_set_priority(&api->sweep, EV_MINPRI);
+	api->sweep.data = api;
+	ev_prepare_start(sup->loop, &api->sweep);
+	sup->admin = http_server_new(sup->loop, fd, on_request, api, &limits);
+}
+
+int
+api_new(struct supervisor *sup)
+{
+	scoped_free struct api *api = xcalloc(1, sizeof(*api));
+	struct sockaddr_un addr;
+	int fd = -1, r;
+
+	api->sup = sup;
+	if (*sup->options.admin_group) {
+		r = find_group(sup->options.admin_group, &api->admin_gid);
+		if (r < 0) {
+			log_err("api: admin-group %s: there is no such group; not starting",
+			    sup->options.admin_group);
+			return r;
+		}
+		api->has_admin_gid = true;
+	}
+	r = admin_address(sup, &addr);
+	if (r == 0)
+		r = bind_socket(api, &addr, &fd);
+	if (r < 0) {
+		log_err("api: %s/admin.sock: %s; not starting", sup->options.run_dir, strerror(-r));
+		return r;
+	}
+	start(api, fd);
+	api = NULL;
+	return 0;
+}
+
+void
+api_free(struct supervisor *sup)
+{
+	struct sockaddr_un addr;
+	struct api *api;
+
+	if (!sup->admin)
+		return;
+	api = http_server_arg(sup->admin);
+	http_server_free(sup->admin);
+	sup->admin = NULL;
+	if (admin_address(sup, &addr) == 0)
+		unlink(addr.sun_path);
+	on_sweep(sup->loop, &api->sweep, 0);
+	ev_prepare_stop(sup->loop, &api->sweep);
+	free(api);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The body of POST /sessions: pure. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "supervisor/api_route.h"
+
+#define MAX_CLUSTER_BYTES (UINT64_C(2) << 20)
+#define MAX_TIMEOUT_MS	  (UINT64_C(3600) * 1000)
+#define MAX_UID		  (UINT64_C(0xffffffff) - 1)
+
+/* clang-format off */
+#define MEMBER(name, kind, required, member, min, max) \
+	{ name, JSON_KIND_##kind, required, offsetof(struct api_create, member), min, max }
+static const struct json_member members[] = {
+	MEMBER("image", TEXT, true, session.image_path, 1, 4095),
+	MEMBER("id", TEXT, false, session.id, 1, SESSION_ID_BYTES - 1),
+	MEMBER("instance", TEXT, false, session.instance, 1, SESSION_ID_BYTES - 1),
+	MEMBER("cache_key", TEXT, false, session.cache_key, 1, SESSION_ID_BYTES - 1),
+	MEMBER("vmm_uid", U64, false, vmm_uid, 0, MAX_UID),
+	MEMBER("vmm_gid", U64, false, vmm_gid, 0, MAX_UID),
+	MEMBER("memfd", FLAG, false, session.memfd, 0, 0),
+	MEMBER("handshake_timeout_ms", U64, false, session.handshake_timeout_ms, 1, MAX_TIMEOUT_MS),
+	MEMBER("cluster_min_bytes", U64, false, session.cluster_min_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
+	MEMBER("cluster_max_bytes", U64, false, session.cluster_max_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
+};
+/* clang-format on */
+
+static int
+check_cluster(const char *name, uint64_t bytes, char *why, size_t why_bytes)
+{
+	if ((bytes & (bytes - 1)) == 0) /* 0: not given */
+		return 0;
+	snprintf(why, why_bytes, "\"%s\" must be a power of two", name);
+	return -EINVAL;
+}
+
+int
+api_create_read(const json_t *json, struct api_create *ret, char *why, size_t why_bytes)
+{
+	int r;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->vmm_uid = ret->vmm_gid = UINT64_MAX;
+	r = json_read_members(
+	    json, members, sizeof(members) / sizeof(members[0]), ret, why, why_bytes);
+	if (r == 0)
+		r = check_cluster(
+		    "cluster_min_bytes", ret->session.cluster_min_bytes, why, why_bytes);
+	if (r == 0)
+		r = check_cluster(
+		    "cluster_max_bytes", ret->session.cluster_max_bytes, why, why_bytes);
+	if (r == 0 && ret->session.cluster_max_bytes &&
+	    ret->session.cluster_min_bytes > ret->session.cluster_max_bytes) {
+		snprintf(why, why_bytes, "\"cluster_min_bytes\" is above \"cluster_max_bytes\"");
+		r = -EINVAL;
+	}
+	return r;
+}

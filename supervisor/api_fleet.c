@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/xalloc.h"
+#include "supervisor/api_route.h"
+#include "supervisor/child.h"
+#include "supervisor/supervisor.h"
+#include "supervisor/upgrade.h"
+#include "version_gen.h"
+
+#define MAX_VERSIONS 64
+
+static uint64_t
+count_children(const struct fleet *fleet)
+{
+	struct list *pos;
+	uint64_t n = 0;
+
+	list_for_each(pos, &fleet->children)
+		n += list_entry(pos, struct child, link)->state != CHILD_GONE;
+	return n;
+}
+
+void
+api_health(struct api_call *call)
+{
+	json_t *json = json_object();
+
+	json_put_text(json, "status", "ok");
+	json_put_text(json, "version", PROJECT_VERSION);
+	json_put_u64(json, "uptime_ms", (clock_now_ns() - call->sup->started_ns) / NS_PER_MS);
+	json_put_u64(json, "sessions", call->sup->sessions.live);
+	json_put_u64(json, "workers", count_children(&call->sup->fleet));
+	api_reply(call->req, 200, json);
+}
+
+void
+api_stats(struct api_call *call)
+{
+	const struct sessions *sessions = &call->sup->sessions;
+	struct version_info infos[MAX_VERSIONS];
+	size_t n = fleet_versions(&call->sup->fleet, infos, MAX_VERSIONS);
+	json_t *json = json_object(), *versions = json_object();
+	uint64_t counters[COUNTER_COUNT];
+
+	sessions_counters(sessions, NULL, counters);
+	json_put(json, "counters", api_counters_json(counters));
+	for (size_t i = 0; i < n; i++) {
+		sessions_counters(sessions, infos[i].version, counters);
+		json_put(versions, infos[i].version, api_counters_json(counters));
+	}
+	json_put(json, "versions", versions);
+	json_put_u64(json, "sessions", sessions->live);
+	api_reply(call->req, 200, json);
+}
+
+static json_t *
+sandbox_json(uint32_t bits)
+{
+	static const struct {
+		uint32_t bit;
+		const char *word;
+	} words[] = {
+	    {IPC_SANDBOX_NO_NEW_PRIVS, "no-new-privs"},
+	    {IPC_SANDBOX_NO_CAPS, "no-caps"},
+	    {IPC_SANDBOX_SECCOMP, "seccomp"},
+	    {IPC_SANDBOX_LANDLOCK, "landlock"},
+	    {IPC_SANDBOX_OWN_UID, "own-uid"},
+	};
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (bits & words[i].bit)
+			json_array_append_new(list, json_string(words[i].word));
+	return list;
+}
+
+static json_t *
+version_json(const struct version_info *info)
+{
+	const struct child *child = info->child;
+	json_t *json = json_object();
+
+	json_put_text(json, "version", info->version);
+	json_put_flag(json, "installed", info->installed);
+	json_put_flag(json, "current", info->current);
+	json_put_text(json, "state", child ? child_state_word(child->state) : "not-running");
+	if (child && child->pid > 0)
+		json_put_u64(json, "pid", (uint64_t)child->pid);
+	else
+		json_put_null(json, "pid");
+	json_put_u64(json, "sessions", info->sessions);
+	json_put_flag(json, "draining", child && child_is_draining(child));
+	json_put(json, "sandbox", sandbox_json(child ? child->sandbox : 0));
+	json_put_u64(json, "retry_in_ms", info->retry_in_ms);
+	return json;
+}
+
+void
+api_versions(struct api_call *call)
+{
+	struct version_info infos[MAX_VERSIONS];
+	size_t n = fleet_versions(&call->sup->fleet, infos, MAX_VERSIONS);
+	json_t *json = json_object(), *list = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, version_json(&infos[i]));
+	if (call->sup->fleet.current[0])
+		json_put_text(json, "current", call->sup->fleet.current);
+	else
+		json_put_null(json, "current");
+	json_put(json, "versions", list);
+	api_reply(call->req, 200, json);
+}
+
+/* The body {"version": "…"}.  False: the error has been answered. */
+static bool
+read_version(struct api_call *call, char *ret)
+{
+	struct {
+		const char *version;
+	} body = {NULL};
+	static const struct json_member members[] = {
+	    {"version", JSON_KIND_TEXT, true, 0, 1, VERSION_BYTES - 1},
+	};
+	json_t *json = api_read_body(call, members, 1, &body);
+
+	if (!json)
+		return false;
+	snprintf(ret, VERSION_BYTES, "%s", body.version);
+	json_decref(json);
+	if (version_is_valid(ret))
+		return true;
+	api_error(call->req, 400, "bad-request",
+	    "\"%s\" is not a version; it looks like 1.2.3 or 1.2.3-rc1", ret);
+	return false;
+}
+
+static uint64_t
+sessions_of(const struct child *child)
+{
+	struct list *pos;
+	uint64_t n = 0;
+
+	list_for_each(pos, &child->sessions)
+		n++;
+	return n;
+}
+
+void
+api_drain(struct api_call *call)
+{
+	char version[VERSION_BYTES];
+	const struct child *child;
+	uint64_t sessions;
+	json_t *json;
+
+	if (!read_version(call, version))
+		return;
+	child = fleet_find(&call->sup->fleet, version);
+	sessions = child ? sessions_of(child) : 0;
+	if (fleet_drain(&call->sup->fleet, version) < 0) {
+		api_error(call->req, 404, "not-found",
+		    "no worker of version %s runs; GET /versions lists them", version);
+		return;
+	}
+	json = json_object();
+	json_put_text(json, "version", version);
+	json_put_u64(json, "sessions", sessions);
+	api_reply(call->req, 200, json);
+}
+
+struct api_upgrade {
+	struct list link; /* none, then api.dead */
+	struct api *api;
+	struct http_request *req;
+	char version[VERSION_BYTES];
+	char previous[VERSION_BYTES];
+};
+
+static void
+on_upgrade_done(void *arg, int error, const char *why)
+{
+	struct api_upgrade *upgrade = arg;
+	json_t *json;
+
+	if (error) {
+		api_error(upgrade->req, 500, "failed",
+		    "version %s did not start: %s; nothing has changed", upgrade->version, why);
+	} else {
+		json = json_object();
+		json_put_text(json, "version", upgrade->version);
+		if (upgrade->previous[0])
+			json_put_text(json, "previous", upgrade->previous);
+		else
+			json_put_null(json, "previous");
+		api_reply(upgrade->req, 200, json);
+	}
+	api_bury(upgrade->api, &upgrade->link);
+}
+
+static void
+on_upgrade_gone(struct http_request *req)
+{
+	struct api_upgrade *upgrade = req->state;
+
+	upgrade_forget(upgrade->api->sup, upgrade);
+	api_bury(upgrade->api, &upgrade->link);
+}
+
+void
+api_upgrade(struct api_call *call)
+{
+	struct api_upgrade *upgrade;
+	char version[VERSION_BYTES], why[API_WHY_BYTES] = "";
+	int r;
+
+	if (!read_version(call, version))
+		return;
+	upgrade = xcalloc(1, sizeof(*upgrade));
+	list_init(&upgrade->link);
+	upgrade->api = call->api;
+	upgrade->req = call->req;
+	memcpy(upgrade->version, version, sizeof(version));
+	memcpy(upgrade->previous, call->sup->fleet.current, sizeof(upgrade->previous));
+	call->req->state = upgrade;
+	call->req->on_gone = on_upgrade_gone;
+	r = upgrade_start(call->sup, version, on_upgrade_done, upgrade, why, sizeof(why));
+	if (r == 0)
+		return;
+	if (r == -EBUSY)
+		api_error(call->req, 409, "busy", "%s", why);
+	else if (r == -ENOENT)
+		api_error(call->req, 404, "not-found", "%s", why);
+	else
+		api_error(call->req, r == -EINVAL ? 400 : 500,
+		    r == -EINVAL ? "bad-request" : "failed", "%s", why);
+	api_bury(call->api, &upgrade->link);
+}

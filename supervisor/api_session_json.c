@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The session object of the API. */
+#include "common/clock.h"
+#include "supervisor/api_wait.h"
+
+json_t *
+api_counters_json(const uint64_t counters[COUNTER_COUNT])
+{
+	json_t *json = json_object();
+
+	for (int i = 0; i < COUNTER_COUNT; i++)
+		json_put_u64(json, counter_name((enum counter)i), counters[i]);
+	return json;
+}
+
+static json_t *
+regions_json(const struct session *session)
+{
+	struct region regions[PAGEMAP_MAX_REGIONS];
+	uint32_t n = session->map.header ? pagemap_regions(&session->map, regions) : 0;
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < n; i++) {
+		json_t *json = json_object();
+
+		json_put_u64(json, "host_addr", regions[i].host_addr);
+		json_put_u64(json, "size", regions[i].size_bytes);
+		json_put_u64(json, "offset", regions[i].offset);
+		json_put_u64(json, "page_size", regions[i].page_bytes);
+		json_array_append_new(list, json);
+	}
+	return list;
+}
+
+static uint64_t
+total_pages(const struct pagemap_counts *counts)
+{
+	return counts->absent + counts->filling + counts->present + counts->removed;
+}
+
+static json_t *
+pages_json(const struct pagemap_counts *counts)
+{
+	json_t *json = json_object();
+
+	json_put_u64(json, "absent", counts->absent);
+	json_put_u64(json, "filling", counts->filling);
+	json_put_u64(json, "present", counts->present);
+	json_put_u64(json, "removed", counts->removed);
+	json_put_u64(json, "total", total_pages(counts));
+	return json;
+}
+
+/* Pages may be of two sizes: a share of the pages stands for a share of the bytes. */
+static uint64_t
+done_bytes(const struct session *session, const struct pagemap_counts *counts)
+{
+	uint64_t total = total_pages(counts);
+
+	return total ? (uint64_t)((double)(counts->present + counts->removed) / (double)total *
+			   (double)session->guest_bytes)
+		     : 0;
+}
+
+void
+api_session_bytes(const struct session *session, uint64_t *ret_done, uint64_t *ret_total)
+{
+	struct pagemap_counts counts;
+
+	session_counts(session, &counts);
+	*ret_done = done_bytes(session, &counts);
+	*ret_total = session->guest_bytes;
+}
+
+/* The rate is that of the completion so far; 0 and no eta before the first chunk. */
+static json_t *
+progress_json(
+    const struct api *api, const struct session *session, const struct pagemap_counts *counts)
+{
+	const struct api_wait *wait = api_find_completion(api, session);
+	uint64_t done = done_bytes(session, counts);
+	json_t *json = json_object();
+	double rate = 0.0, seconds;
+
+	if (wait && done > wait->since_bytes) {
+		seconds = (double)(clock_now_ns() - wait->since_ns) / (double)NS_PER_S;
+		rate = (double)(done - wait->since_bytes) / (seconds > 0.0 ? seconds : 1e-9);
+	}
+	json_put_u64(json, "pages_done", counts->present + counts->removed);
+	json_put_u64(json, "pages_total", total_pages(counts));
+	json_put_u64(json, "bytes_per_second", (uint64_t)rate);
+	if (rate >= 1.0 && session->guest_bytes >= done)
+		json_put_u64(json, "eta_ms",
+		    (uint64_t)((double)(session->guest_bytes - done) / rate * 1000.0));
+	else
+		json_put_null(json, "eta_ms");
+	return json;
+}
+
+static void
+put_text_or_null(json_t *json, const char *name, const char *value)
+{
+	if (value && *value)
+		json_put_text(json, name, value);
+	else
+		json_put_null(json, name);
+}
+
+json_t *
+api_session_json(const struct api *api, const struct session *session)
+{
+	uint64_t counters[COUNTER_COUNT];
+	struct pagemap_counts counts;
+	json_t *json = json_object();
+
+	session_counts(session, &counts);
+	session_counters(session, counters);
+	json_put_text(json, "id", session->id);
+	put_text_or_null(json, "instance", session->instance);
+	json_put_text(json, "state", session_state_word(session->state));
+	put_text_or_null(json, "outcome",
+	    session->outcome == SESSION_OUTCOME_NONE ? NULL
+						     : session_outcome_name(session->outcome));
+	put_text_or_null(json, "reason", session->reason);
+	put_text_or_null(json, "version", session->version);
+	json_put_text(json, "socket_path", session->socket_path);
+	json_put_text(json, "image", session->image_path);
+	json_put_u64(json, "image_bytes", session->image.bytes);
+	json_put_text(json, "cache_key", session->cache_key);
+	json_put_u64(json, "guest_bytes", session->guest_bytes);
+	json_put(json, "regions", regions_json(session));
+	if (session->vmm_pid > 0)
+		json_put_u64(json, "vmm_pid", (uint64_t)session->vmm_pid);
+	else
+		json_put_null(json, "vmm_pid");
+	json_put_u64(json, "age_ms", (clock_now_ns() - session->created_ns) / NS_PER_MS);
+	json_put(json, "pages", pages_json(&counts));
+	json_put_u64(json, "alarms", session->alarms);
+	json_put(json, "counters", api_counters_json(counters));
+	if (session->state == SESSION_COMPLETING)
+		json_put(json, "progress", progress_json(api, session, &counts));
+	return json;
+}

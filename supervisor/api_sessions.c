@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "supervisor/api_wait.h"
+#include "supervisor/supervisor.h"
+
+#define DEFAULT_WAIT_MS UINT64_C(30000)
+/* Beyond the deadlines of the states that these two wait in: those decide first. */
+#define CREATE_WAIT_MS UINT64_C(60000)
+#define CLOSE_WAIT_MS  UINT64_C(60000)
+
+/* The session of the path, or NULL and a 404. */
+static struct session *
+find(struct api_call *call)
+{
+	struct session *session = session_find(&call->sup->sessions, call->id);
+
+	if (!session)
+		api_error(call->req, 404, "not-found",
+		    "there is no session %s; GET /sessions lists them", call->id);
+	return session;
+}
+
+/* Routes that take no member refuse the ones that are there. */
+static bool
+has_empty_body(struct api_call *call)
+{
+	json_t *json = api_read_body(call, NULL, 0, NULL);
+
+	json_decref(json);
+	return json != NULL;
+}
+
+static void
+refuse_create(struct api_call *call, int error, const char *why)
+{
+	static const struct {
+		int error, status;
+		const char *code;
+	} map[] = {
+	    {EEXIST, 409, "exists"},
+	    {EINVAL, 400, "bad-request"},
+	    {EISDIR, 400, "bad-request"},
+	    {ENAMETOOLONG, 400, "bad-request"},
+	    {EACCES, 403, "forbidden"},
+	    {EPERM, 403, "forbidden"},
+	    {EXDEV, 403, "forbidden"},
+	    {ELOOP, 403, "forbidden"},
+	    {ENOENT, 404, "not-found"},
+	    {ENOTDIR, 404, "not-found"},
+	    {ENOSPC, 503, "full"},
+	    {EMFILE, 503, "resources"},
+	    {ENFILE, 503, "resources"},
+	    {ENOMEM, 503, "resources"},
+	    {EAGAIN, 503, "worker"},
+	};
+	int status = 500;
+	const char *code = "internal";
+
+	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
+		if (map[i].error == -error) {
+			status = map[i].status;
+			code = map[i].code;
+		}
+	/* Not the image but the worker does not exist. */
+	if (error == -ENOENT && !call->sup->fleet.current[0]) {
+		status = 503;
+		code = "worker";
+	}
+	if (status == 503)
+		http_header_add(call->req, "Retry-After", "1");
+	api_error(call->req, status, code, "%s", why);
+}
+
+/* Whose process may connect: the client's own, unless the client is root. */
+static bool
+fill_owner(struct api_call *call, struct api_create *create)
+{
+	const struct peer *peer = &call->req->peer;
+	bool is_root = peer->uid == 0;
+
+	create->session.vmm_uid =
+	    create->vmm_uid == UINT64_MAX ? peer->uid : (uid_t)create->vmm_uid;
+	create->session.vmm_gid =
+	    create->vmm_gid == UINT64_MAX ? peer->gid : (gid_t)create->vmm_gid;
+	if (is_root ||
+	    (create->session.vmm_uid == peer->uid &&
+		api_peer_in_group(peer, create->session.vmm_gid)))
+		return true;
+	api_error(call->req, 403, "forbidden",
+	    "only root may name a \"vmm_uid\" or \"vmm_gid\" that is not its own; leave it out");
+	return false;
+}
+
+static void
+create_from(struct api_call *call, const json_t *json)
+{
+	struct api_create create;
+	struct session *session;
+	char why[API_WHY_BYTES] = "the session could not be created; see pagerd's log";
+	int r;
+
+	if (api_create_read(json, &create, why, sizeof(why)) < 0) {
+		api_error(call->req, 400, "bad-request", "%s", why);
+		return;
+	}
+	if (!fill_owner(call, &create))
+		return;
+	r = session_create(
+	    &call->sup->sessions, &call->req->peer, &create.session, &session, why, sizeof(why));
+	if (r < 0)
+		refuse_create(call, r, why);
+	else
+		api_wait_start(call, session, &api_wait_opened, 0, CREATE_WAIT_MS);
+}
+
+void
+api_session_create(struct api_call *call)
+{
+	char why[API_WHY_BYTES];
+	json_t *json;
+
+	if (json_parse_object(call->req->body, call->req->body_bytes, &json, why, sizeof(why)) <
+	    0) {
+		api_error(call->req, 400, "bad-request", "%s", why);
+		return;
+	}
+	create_from(call, json);
+	json_decref(json);
+}
+
+void
+api_session_list(struct api_call *call)
+{
+	json_t *json = json_object(), *list = json_array();
+	struct list *pos;
+
+	list_for_each(pos, &call->sup->sessions.all)
+		json_array_append_new(
+		    list, api_session_json(call->api, list_entry(pos, struct session, link)));
+	json_put(json, "sessions", list);
+	api_reply(call->req, 200, json);
+}
+
+void
+api_session_show(struct api_call *call)
+{
+	uint64_t timeout_ms = DEFAULT_WAIT_MS;
+	char word[16], why[API_WHY_BYTES];
+	struct session *session = find(call);
+	int waits, target = 0;
+
+	if (!session)
+		return;
+	waits = http_query(call->req, "wait", word, sizeof(word));
+	if (waits)
+		target = waits < 0 ? waits : api_wait_target(word);
+	if (target < 0)
+		api_error(call->req, 400, "bad-request",
+		    "\"wait\" must be opened, serving, graduated or closed");
+	else if (api_query_ms(call->req, "timeout", &timeout_ms, why, sizeof(why)) < 0)
+		api_error(call->req, 400, "bad-request", "%s", why);
+	else if (waits)
+		/* To api_wait_start() 0 means for ever; to the client it means not at all. */
+		api_wait_start(call, session, &api_wait_state, target, timeout_ms ? timeout_ms : 1);
+	else
+		api_reply(call->req, 200, api_session_json(call->api, session));
+}
+
+void
+api_session_close(struct api_call *call)
+{
+	struct session *session = find(call);
+
+	if (!session || !has_empty_body(call))
+		return;
+	if (session_is_live(session) && session->state != SESSION_CLOSING)
+		session_close(session, SESSION_OUTCOME_CLOSED, "closed by request");
+	api_wait_start(call, session, &api_wait_ended, 0, CLOSE_WAIT_MS);
+}
+
+static void
+complete(struct api_call *call, struct session *session, uint64_t timeout_ms)
+{
+	char why[API_WHY_BYTES] = "";
+	int r = session_complete(session, why, sizeof(why));
+
+	if (r == 0)
+		api_wait_start(call, session, &api_wait_completion, 0, timeout_ms);
+	else if (r == -EALREADY)
+		api_reply(call->req, 200, api_session_json(call->api, session));
+	else if (r == -EBUSY)
+		api_error(call->req, 409, "busy",
+		    "a completion of session %s runs already; GET it with ?wait=graduated",
+		    session->id);
+	else
+		api_error(call->req, 409, "state", "session %s cannot complete: %s", session->id,
+		    why[0] ? why : session_state_word(session->state));
+}
+
+void
+api_session_complete(struct api_call *call)
+{
+	uint64_t timeout_ms = 0;
+	char why[API_WHY_BYTES];
+	struct session *session = find(call);
+
+	if (!session || !has_empty_body(call))
+		return;
+	if (api_query_ms(call->req, "timeout", &timeout_ms, why, sizeof(why)) < 0)
+		api_error(call->req, 400, "bad-request", "%s", why);
+	else
+		complete(call, session, timeout_ms);
+}

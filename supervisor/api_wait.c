@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "supervisor/api_wait.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/xalloc.h"
+#include "supervisor/supervisor.h"
+
+/* How long an aborted completion may take to stop before its client is told so. */
+#define ABORT_GRACE_MS UINT64_C(10000)
+
+enum target { TARGET_OPENED, TARGET_SERVING, TARGET_GRADUATED, TARGET_CLOSED };
+
+static const char *const target_words[] = {
+    [TARGET_OPENED] = "opened",
+    [TARGET_SERVING] = "serving",
+    [TARGET_GRADUATED] = "graduated",
+    [TARGET_CLOSED] = "closed",
+};
+
+int
+api_wait_target(const char *word)
+{
+	for (int i = 0; i < (int)(sizeof(target_words) / sizeof(target_words[0])); i++)
+		if (strcmp(target_words[i], word) == 0)
+			return i;
+	return -EINVAL;
+}
+
+static void
+finish(struct api_wait *wait)
+{
+	ev_timer_stop(wait->api->sup->loop, &wait->timer);
+	session_wait_remove(&wait->wait);
+	api_bury(wait->api, &wait->link);
+}
+
+/* Called by the session after each change. */
+static bool
+on_check(struct session_wait *session_wait)
+{
+	struct api_wait *wait = list_entry(session_wait, struct api_wait, wait);
+
+	if (!wait->kind->check(wait))
+		return false;
+	finish(wait);
+	return true;
+}
+
+static void
+on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct api_wait *wait = timer->data;
+
+	(void)loop;
+	(void)revents;
+	if (wait->kind->expire(wait))
+		finish(wait);
+}
+
+static void
+on_gone(struct http_request *req)
+{
+	struct api_wait *wait = req->state;
+
+	if (wait->kind->gone)
+		wait->kind->gone(wait);
+	finish(wait);
+}
+
+void
+api_wait_extend(struct api_wait *wait, uint64_t timeout_ms)
+{
+	struct ev_loop *loop = wait->api->sup->loop;
+
+	ev_timer_stop(loop, &wait->timer);
+	ev_now_update(loop);
+	ev_timer_set(&wait->timer, (double)timeout_ms / 1000.0, 0.0);
+	ev_timer_start(loop, &wait->timer);
+}
+
+void
+api_wait_start(const struct api_call *call, struct session *session,
+    const struct api_wait_kind *kind, int target, uint64_t timeout_ms)
+{
+	struct api_wait *wait = xcalloc(1, sizeof(*wait));
+
+	wait->kind = kind;
+	wait->api = call->api;
+	wait->req = call->req;
+	wait->session = session;
+	wait->target = target;
+	wait->wait.check = on_check;
+	wait->wait.session = session;
+	wait->since_ns = clock_now_ns();
+	list_init(&wait->link);
+	list_init(&wait->wait.link);
+	ev_timer_init(&wait->timer, on_timer, 0.0, 0.0);
+	wait->timer.data = wait;
+	if (kind->check(wait)) {
+		finish(wait);
+		return;
+	}
+	if (kind == &api_wait_completion) {
+		uint64_t total;
+
+		api_session_bytes(session, &wait->since_bytes, &total);
+	}
+	call->req->state = wait;
+	call->req->on_gone = on_gone;
+	list_add(&call->api->waits, &wait->link);
+	session_wait_add(session, &wait->wait);
+	if (timeout_ms)
+		api_wait_extend(wait, timeout_ms);
+}
+
+const struct api_wait *
+api_find_completion(const struct api *api, const struct session *session)
+{
+	struct list *pos;
+
+	list_for_each(pos, &api->waits) {
+		const struct api_wait *wait = list_entry(pos, struct api_wait, link);
+
+		if (wait->kind == &api_wait_completion && wait->session == session)
+			return wait;
+	}
+	return NULL;
+}
+
+static void
+reply_session(struct api_wait *wait, int status)
+{
+	api_reply(wait->req, status, api_session_json(wait->api, wait->session));
+}
+
+void
+api_error_ended(struct http_request *req, const struct session *session)
+{
+	const char *outcome = session->outcome == SESSION_OUTCOME_NONE
+	    ? "closed"
+	    : session_outcome_name(session->outcome);
+
+	api_error(req, 409, "ended", "session %s has ended: %s%s%s", session->id, outcome,
+	    session->reason[0] ? ": " : "", session->reason);
+}
+
+static bool
+is_reached(const struct session *session, enum target target)
+{
+	switch (target) {
+	case TARGET_OPENED:
+		return session_is_live(session) && session->state != SESSION_CLOSING &&
+		    session_is_opened(session);
+	case TARGET_SERVING:
+		return session->state == SESSION_SERVING || session->state == SESSION_COMPLETING;
+	case TARGET_GRADUATED:
+		return session->state == SESSION_GRADUATED;
+	case TARGET_CLOSED:
+		return session->state == SESSION_CLOSED;
+	}
+	return false;
+}
+
+/* Whether it still can be. */
+static bool
+is_possible(const struct session *session, enum target target)
+{
+	if (!session_is_live(session))
+		return false;
+	/* A completion can be faster than a close. */
+	return session->state != SESSION_CLOSING || target == TARGET_CLOSED ||
+	    target == TARGET_GRADUATED;
+}
+
+static bool
+state_check(struct api_wait *wait)
+{
+	enum target target = (enum target)wait->target;
+
+	if (is_reached(wait->session, target)) {
+		reply_session(wait, 200);
+		return true;
+	}
+	if (is_possible(wait->session, target))
+		return false;
+	api_error_ended(wait->req, wait->session);
+	return true;
+}
+
+static bool
+state_expire(struct api_wait *wait)
+{
+	api_error(wait->req, 504, "timeout", "session %s is %s, not %s, when the time was over",
+	    wait->session->id, session_state_word(wait->session->state),
+	    target_words[wait->target]);
+	return true;
+}
+
+const struct api_wait_kind api_wait_state = {state_check, state_expire, NULL};
+
+/* A new session: until its worker has it. */
+static bool
+opened_check(struct api_wait *wait)
+{
+	const struct session *session = wait->session;
+
+	if (session->state == SESSION_GRADUATED || is_reached(session, TARGET_SERVING) ||
+	    is_reached(session, TARGET_OPENED)) {
+		reply_session(wait, 201);
+		return true;
+	}
+	if (is_possible(session, TARGET_OPENED))
+		return false;
+	if (session->outcome == SESSION_OUTCOME_FAILED)
+		api_error(wait->req, 503, "worker", "session %s could not be created: %s",
+		    session->id, session->reason[0] ? session->reason : "its worker is gone");
+	else
+		api_error_ended(wait->req, session);
+	return true;
+}
+
+static bool
+opened_expire(struct api_wait *wait)
+{
+	api_error(wait->req, 504, "timeout",
+	    "no worker has taken session %s in time; it stays and can be asked for",
+	    wait->session->id);
+	return true;
+}
+
+const struct api_wait_kind api_wait_opened = {opened_check, opened_expire, NULL};
+
+/* A close: until nothing of it is left in a worker. */
+static bool
+ended_check(struct api_wait *wait)
+{
+	if (session_is_live(wait->session))
+		return false;
+	reply_session(wait, 200);
+	return true;
+}
+
+static bool
+ended_expire(struct api_wait *wait)
+{
+	api_error(wait->req, 504, "timeout",
+	    "session %s is ending, but its worker has not let go of it yet", wait->session->id);
+	return true;
+}
+
+const struct api_wait_kind api_wait_ended = {ended_check, ended_expire, NULL};
+
+static bool
+completion_check(struct api_wait *wait)
+{
+	const struct session *session = wait->session;
+
+	if (session->state == SESSION_COMPLETING || session->state == SESSION_CLOSING)
+		return false;
+	if (session->state == SESSION_GRADUATED)
+		reply_session(wait, 200);
+	else if (!session_is_live(session))
+		api_error_ended(wait->req, session);
+	else if (wait->aborted)
+		api_error(wait->req, 504, "timeout",
+		    "session %s was not complete in time; it is still served", session->id);
+	else
+		api_error(wait->req, 500, "failed",
+		    "the completion of session %s failed: %s; the session is %s", session->id,
+		    session->reason[0] ? session->reason : "its worker stopped it",
+		    session_state_word(session->state));
+	return true;
+}
+
+static bool
+completion_expire(struct api_wait *wait)
+{
+	if (!wait->aborted) {
+		wait->aborted = true;
+		session_abort(wait->session);
+		api_wait_extend(wait, ABORT_GRACE_MS);
+		return false;
+	}
+	api_error(wait->req, 504, "timeout",
+	    "session %s was not complete in time and its worker has not stopped yet",
+	    wait->session->id);
+	return true;
+}
+
+static void
+completion_gone(struct api_wait *wait)
+{
+	session_abort(wait->session);
+}
+
+const struct api_wait_kind api_wait_completion = {
+    completion_check, completion_expire, completion_gone};
