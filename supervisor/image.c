@@ -230,7 +230,7 @@ static int
 open_path(const struct ask *ask, const char *root, const char *rest)
 {
 	const struct open_how how = {
-	    .flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
+	    .flags = O_PATH | O_CLOEXEC, /* O_NOFOLLOW would open a link itself */
 	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
 	};
 	scoped_fd int dir = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The fleet as a test of the sessions wants it: it hands out one child after another,
+ * without a process.  Defines what supervisor/child.c and fleet.c define. */
+#ifndef TESTS_UNIT_FAKE_FLEET_H
+#define TESTS_UNIT_FAKE_FLEET_H
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "supervisor/child.h"
+#include "supervisor/supervisor.h"
+
+static struct child *fleet_next_child; /* NULL: fleet_next_error */
+static int fleet_next_error = -ENOENT;
+static bool fleet_child_ready = true;
+
+int
+fleet_child_for_new(struct fleet *fleet, struct child **ret, char *why, size_t why_bytes)
+{
+	(void)fleet;
+	if (!fleet_next_child) {
+		snprintf(why, why_bytes, "no worker of any version is installed");
+		return fleet_next_error;
+	}
+	*ret = fleet_next_child;
+	return 0;
+}
+
+bool
+child_is_ready(const struct child *child)
+{
+	(void)child;
+	return fleet_child_ready;
+}
+
+int
+child_send(struct child *child, const struct ipc_msg *msg, const int *fds, size_t nr_fds)
+{
+	return endpoint_send(&child->ep, msg, fds, nr_fds);
+}
+
+void
+child_check_empty(struct child *child)
+{
+	(void)child;
+}
+
+void
+child_log(const struct child *child, enum log_level level, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_at(level, "child %u v%s: %s", (unsigned int)child->number, child->version, text);
+}
+
+#endif
