@@ -155,9 +155,11 @@ min_u64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* One region, copied out and cut to image_bytes; false when nothing sensible is left. */
+/* One region, copied out and cut to the image and to the bytes that are left; false
+ * when nothing sensible remains. */
 static bool
-load_region(const struct region *shared, uint64_t image_bytes, struct region *ret)
+load_region(
+    const struct region *shared, uint64_t image_bytes, uint64_t left_bytes, struct region *ret)
 {
 	struct region r = {
 	    .host_addr = __atomic_load_n(&shared->host_addr, __ATOMIC_RELAXED),
@@ -170,9 +172,10 @@ load_region(const struct region *shared, uint64_t image_bytes, struct region *re
 		return false;
 	if ((r.host_addr | r.size_bytes | r.offset) & (r.page_bytes - 1))
 		return false;
-	if (r.size_bytes == 0 || r.host_addr > UINT64_MAX - r.size_bytes || r.offset >= image_bytes)
+	if (r.host_addr > UINT64_MAX - r.size_bytes || r.offset >= image_bytes)
 		return false;
-	r.size_bytes = min_u64(r.size_bytes, image_bytes - r.offset) & ~(r.page_bytes - 1);
+	r.size_bytes = min_u64(r.size_bytes, min_u64(image_bytes - r.offset, left_bytes));
+	r.size_bytes &= ~(r.page_bytes - 1);
 	*ret = r;
 	return r.size_bytes != 0;
 }
@@ -190,10 +193,7 @@ pagemap_regions(const struct pagemap *map, struct region *regions)
 	for (uint64_t i = 0; i < min_u64(claimed, PAGEMAP_MAX_REGIONS); i++) {
 		struct region r;
 
-		if (!load_region(&map->header->regions[i], image_bytes, &r))
-			continue;
-		r.size_bytes = min_u64(r.size_bytes, left) & ~(r.page_bytes - 1);
-		if (r.size_bytes == 0)
+		if (!load_region(&map->header->regions[i], image_bytes, left, &r))
 			continue;
 		left -= r.size_bytes;
 		regions[n++] = r;
@@ -232,8 +232,7 @@ count_words(const map_word *words, size_t n, uint64_t by_state[4])
 	by_state[PAGE_ABSENT] += n * 8 + removed - sum_of_bytes(low) - sum_of_bytes(high);
 }
 
-/* Whole words of n pages from first; regions start at multiples of 8 pages or not, the
- * ends go byte by byte. */
+/* n pages from first: whole words in the middle, what is left at the ends by byte. */
 static void
 count_run(const struct pagemap *map, uint64_t first, uint64_t n, uint64_t by_state[4])
 {
