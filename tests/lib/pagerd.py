@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real pagerd in a directory of its own, and a client of its admin socket.
+
+    with pagerd.Pagerd() as pager:
+        session = pager.create(image.path, id="a")
+        guest = vmm.Vmm(image, socket=session["socket_path"])
+        pager.wait("a", "serving")
+
+Every wait is for an event: the readiness descriptor, a line of the log, an answer."""
+import ctypes
+import http.client
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.parse
+
+import vmm
+
+DEADLINE_S = 60
+WORKER_UID = 64321
+VERSION = open(os.path.join(vmm.TOP, "VERSION"), encoding="ascii").read().strip()
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def program(name):
+    return os.path.join(vmm.BUILD, name)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("pagerd", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class ApiError(Exception):
+    def __init__(self, status, body):
+        super().__init__("%d %s" % (status, body))
+        self.status = status
+        self.body = body
+
+    @property
+    def code(self):
+        return self.body.get("code") if isinstance(self.body, dict) else None
+
+
+class Log:
+    """What pagerd writes, kept in order; wait() looks at all of it, or from a mark on."""
+
+    def __init__(self, stream, tee=None):
+        self.lines = []
+        self.changed = threading.Condition()
+        self.ended = False
+        self.thread = threading.Thread(target=self._read, args=(stream, tee), daemon=True)
+        self.thread.start()
+
+    def _read(self, stream, tee):
+        for raw in stream:
+            line = raw.decode(errors="replace").rstrip("\n")
+            with self.changed:
+                self.lines.append(line)
+                self.changed.notify_all()
+            if tee:
+                tee.write(raw)
+                tee.flush()
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    def mark(self):
+        with self.changed:
+            return len(self.lines)
+
+    def find(self, pattern, since=0):
+        with self.changed:
+            return next((line for line in self.lines[since:] if re.search(pattern, line)), None)
+
+    def wait(self, pattern, since=0, timeout=DEADLINE_S):
+        end = time.monotonic() + timeout
+        seen = since
+        with self.changed:
+            while True:
+                for line in self.lines[seen:]:
+                    if re.search(pattern, line):
+                        return line
+                seen = len(self.lines)
+                left = end - time.monotonic()
+                if self.ended or left <= 0:
+                    raise TimeoutError("no line %r in the log:\n%s"
+                                       % (pattern, "\n".join(self.lines[-60:])))
+                self.changed.wait(left)
+
+    def text(self):
+        with self.changed:
+            return "\n".join(self.lines)
+
+
+class Pagerd:
+    """Options become flags: handshake_timeout="1s" is --handshake-timeout 1s.  versions maps
+    a version to the program that is its worker."""
+
+    def __init__(self, versions=None, start=True, env=None, roots=(), worker_fault=None, **options):
+        # Workers outlive pagerd: what it leaves behind becomes our child, so that we see it end.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.dir = tempfile.mkdtemp(prefix="pagerd-test.")
+        os.chmod(self.dir, 0o755)
+        self.run = os.path.join(self.dir, "run")
+        self.workers = os.path.join(self.dir, "workers")
+        self.images = os.path.join(self.dir, "images")
+        os.mkdir(self.workers)
+        os.mkdir(self.images)
+        for version, path in (versions or {VERSION: program("pager-worker")}).items():
+            self.install(version, path)
+        self.roots = [self.images, "/dev/shm"] + list(roots)
+        self.options = options
+        self.env = dict(os.environ, **(env or {}))
+        if worker_fault:
+            self.env["PAGER_WORKER_FAULT"] = worker_fault
+        self.process = None
+        self.log = None
+        if start:
+            self.start()
+
+    def install(self, version, path):
+        directory = os.path.join(self.workers, version)
+        os.mkdir(directory)
+        target = os.path.join(directory, "pager-worker")
+        shutil.copy(path, target)
+        os.chmod(target, 0o755)
+        return target
+
+    def argv(self):
+        argv = [program("pagerd"), "--run-dir", self.run, "--worker-dir", self.workers,
+                "--worker-user", str(WORKER_UID)]
+        for root in self.roots:
+            argv += ["--image-root", root]
+        options = dict({"log_level": "debug"}, **self.options)
+        for key, value in options.items():
+            argv += ["--" + key.replace("_", "-"), str(value)]
+        return argv
+
+    def start(self, timeout=DEADLINE_S):
+        ready_read, ready_write = os.pipe()
+        tee = None
+        if os.environ.get("PAGERD_TEST_LOG"):
+            tee = open(os.environ["PAGERD_TEST_LOG"], "ab")
+        self.process = subprocess.Popen(
+            self.argv() + ["--ready-fd", str(ready_write)], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=self.env,
+            pass_fds=[ready_write])
+        os.close(ready_write)
+        self.log = Log(self.process.stderr, tee)
+        try:
+            if not select.select([ready_read], [], [], timeout)[0] or not os.read(ready_read, 1):
+                raise RuntimeError("pagerd is not ready:\n" + self.log.text())
+        finally:
+            os.close(ready_read)
+
+    @property
+    def socket(self):
+        return os.path.join(self.run, "admin.sock")
+
+    def connect(self, timeout=DEADLINE_S):
+        return UnixConnection(self.socket, timeout)
+
+    def raw(self):
+        """A bare connection, for input that no HTTP client would send."""
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        s.settimeout(DEADLINE_S)
+        s.connect(self.socket)
+        return s
+
+    def call(self, method, path, body=None, timeout=DEADLINE_S):
+        """The parsed answer; ApiError for 4xx and 5xx."""
+        connection = self.connect(timeout)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, body=data,
+                               headers={"Content-Type": "application/json"} if data else {})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        finally:
+            connection.close()
+        parsed = json.loads(text) if text else None
+        if answer.status >= 400:
+            raise ApiError(answer.status, parsed)
+        return parsed
+
+    @staticmethod
+    def path(session_id, tail=""):
+        return "/sessions/" + urllib.parse.quote(session_id, safe="") + tail
+
+    def create(self, image, **members):
+        return self.call("POST", "/sessions", dict(members, image=image))
+
+    def show(self, session_id):
+        return self.call("GET", self.path(session_id))
+
+    def wait(self, session_id, state, timeout="30s"):
+        return self.call("GET", self.path(session_id, "?wait=%s&timeout=%s" % (state, timeout)))
+
+    def close_session(self, session_id):
+        return self.call("POST", self.path(session_id, "/close"))
+
+    def complete(self, session_id, timeout=None):
+        return self.call("POST", self.path(
+            session_id, "/complete" + ("?timeout=" + timeout if timeout else "")))
+
+    def restore(self, image, session_id, **options):
+        """A guest that is being served: the VMM of a new session."""
+        members = options.pop("members", {})
+        session = self.create(image.path, id=session_id, **members)
+        guest = vmm.Vmm(image, socket=session["socket_path"], **options)
+        self.wait(session_id, "serving")
+        return guest
+
+    def versions(self):
+        return {row["version"]: row for row in self.call("GET", "/versions")["versions"]}
+
+    def worker_pid(self, version=VERSION):
+        return self.versions()[version].get("pid")
+
+    def fds(self):
+        """Descriptors that the supervisor holds."""
+        return len(os.listdir("/proc/%d/fd" % self.process.pid))
+
+    def ctl(self, *arguments, timeout=DEADLINE_S, **keywords):
+        return subprocess.run([program("pagerctl"), "--socket", self.socket] + list(arguments),
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=timeout, check=False, text=True,
+                              **keywords)
+
+    def stop(self, sig=signal.SIGTERM, timeout=DEADLINE_S):
+        self.process.send_signal(sig)
+        return self.process.wait(timeout)
+
+    def worker_pids(self):
+        """Every process whose program is one of our workers."""
+        found = []
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    exe = os.readlink("/proc/%s/exe" % name)
+                except OSError:
+                    continue
+                if exe.startswith(self.workers + "/"):
+                    found.append(int(name))
+        return found
+
+    def destroy(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for pid in self.worker_pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if self.log:
+            self.log.thread.join(5)
+            self.process.stderr.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.destroy()
+
+
+def wait_gone(pid, timeout=DEADLINE_S):
+    """Until the process has ended.  True when it has."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], timeout)[0])
+    finally:
+        os.close(fd)
