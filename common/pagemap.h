@@ -17,12 +17,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PAGE_BYTES	    UINT64_C(4096)
-#define PAGEMAP_MAGIC	    UINT64_C(0x70616765726d6170)
-#define PAGEMAP_LAYOUT	    1U
-#define PAGEMAP_MAX_REGIONS 256U
+#define PAGE_BYTES	     UINT64_C(4096)
+#define PAGEMAP_MAGIC	     UINT64_C(0x70616765726d6170)
+#define PAGEMAP_LAYOUT	     1U
+#define PAGEMAP_MAX_REGIONS  256U
 #define PAGEMAP_HEADER_BYTES 16384U
-#define PAGEMAP_MAX_PAGES   (UINT64_C(1) << 32) /* 16 TiB of guest memory */
+#define PAGEMAP_MAX_PAGES    (UINT64_C(1) << 32) /* 16 TiB of guest memory */
 
 enum page_state {
 #define PAGE(NAME, value, doc) PAGE_##NAME = (value),

@@ -167,7 +167,7 @@ transmit(int fd, const void *data, size_t bytes, const int *fds, size_t nr_fds)
 	if (nr_fds) {
 		mh.msg_control = control.bytes;
 		mh.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
+		struct cmsghdr *c = &control.align;
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
 		c->cmsg_len = CMSG_LEN(nr_fds * sizeof(int));

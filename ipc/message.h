@@ -94,12 +94,12 @@ enum ipc_alarm {
 /* Why a frame was refused.  Zero is no error. */
 enum ipc_error {
 	IPC_OK = 0,
-	IPC_E_ENCODING, /* not one flat msgpack array of unsigned integers and strings */
-	IPC_E_CODE,	/* no such message */
-	IPC_E_SENDER,	/* that peer must not send it */
-	IPC_E_FDS,	/* not the number of descriptors that belongs to it */
-	IPC_E_COUNT,	/* not the number of fields */
-	IPC_E_FIELD,	/* a field of the wrong type, out of range, too long, or with a NUL */
+	IPC_E_ENCODING,	 /* not one flat msgpack array of unsigned integers and strings */
+	IPC_E_CODE,	 /* no such message */
+	IPC_E_SENDER,	 /* that peer must not send it */
+	IPC_E_FDS,	 /* not the number of descriptors that belongs to it */
+	IPC_E_COUNT,	 /* not the number of fields */
+	IPC_E_FIELD,	 /* a field of the wrong type, out of range, too long, or with a NUL */
 	IPC_E_TRUNCATED, /* the datagram or its descriptors were cut short */
 };
 

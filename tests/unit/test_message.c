@@ -92,6 +92,9 @@ decode(struct ipc_msg *ret, const void *frame, size_t bytes)
 {
 	/* An exact copy on the heap, so that ASan sees a read past the end. */
 	void *exact = malloc(bytes ? bytes : 1);
+
+	if (!exact)
+		abort();
 	const unsigned char *p = memcpy(exact, frame, bytes);
 	enum ipc_type type = bytes > 1 ? (enum ipc_type)p[1] : (enum ipc_type)0;
 
