@@ -14,7 +14,7 @@
 #define WRITE_TURN 32
 /* Frames read after the link has failed.  A socket's buffer holds fewer, so it bounds
  * only a peer that goes on sending. */
-#define READ_LAST 1024
+#define READ_LAST 16384
 
 struct endpoint_frame {
 	struct list link; /* endpoint.queue */
