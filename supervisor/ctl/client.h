@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The client's end of admin.sock: one request on one connection, driven by poll(), so
+ * that several can be under way at once. */
+#ifndef SUPERVISOR_CTL_CLIENT_H
+#define SUPERVISOR_CTL_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct client;
+
+/* Connects (at most connect_ms) and begins to send.  target is percent-encoded; body
+ * is NULL for none.  0 and a client that the caller frees, or a negative errno. */
+int client_start(const char *socket_path, const char *method, const char *target, const char *body,
+    uint64_t connect_ms, struct client **ret);
+/* Hangs up if it is not done. */
+void client_free(struct client *client);
+void client_freep(struct client **client);
+#define scoped_client __attribute__((cleanup(client_freep)))
+
+/* Moves n requests on (NULL ones are skipped) until one is done or the time is over.
+ * 0; -ETIMEDOUT; -EINTR on a signal. */
+int client_run(struct client *const *clients, size_t n, uint64_t timeout_ms);
+
+/* There is an answer or an error. */
+bool client_is_done(const struct client *client);
+/* Of one that is done: the status, or a negative errno: -EPROTO for what is no HTTP,
+ * -ECONNRESET when the answer was cut short.  The body is the client's. */
+int client_result(const struct client *client, const char **ret_body, size_t *ret_bytes);
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* status, versions, drain, upgrade, stats. */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "supervisor/ctl/ctl.h"
+#include "supervisor/ctl/text.h"
+
+#define UPGRADE_MS    UINT64_C(120000)
+#define DRAIN_LOOK_MS 250
+#define NANOS_SUFFIX  "_nanos"
+
+static enum table_colour
+version_colour(const char *state)
+{
+	if (strcmp(state, "ready") == 0)
+		return TABLE_GOOD;
+	if (strcmp(state, "not-running") == 0 || strcmp(state, "gone") == 0)
+		return TABLE_DIM;
+	return TABLE_BUSY;
+}
+
+static void
+add_sandbox(struct table *table, const json_t *list)
+{
+	char words[256] = "";
+	const json_t *word;
+	size_t i, used = 0;
+
+	json_array_foreach(list, i, word)
+	{
+		const char *text = json_string_value(word);
+
+		if (text && used < sizeof(words))
+			used += (size_t)snprintf(
+			    words + used, sizeof(words) - used, "%s%s", used ? "," : "", text);
+	}
+	table_add(table, TABLE_PLAIN, "%s", words);
+}
+
+static void
+add_pid(struct table *table, const json_t *version)
+{
+	uint64_t pid = ctl_u64(version, "pid");
+
+	if (pid)
+		table_add(table, TABLE_PLAIN, "%" PRIu64, pid);
+	else
+		table_add(table, TABLE_DIM, "-");
+}
+
+static void
+print_versions(const struct ctl *ctl, const json_t *json)
+{
+	static const char *const headers[] = {
+	    "VERSION", "STATE", ">PID", ">SESSIONS", "ROLE", "SANDBOX", NULL};
+	const json_t *list = json_object_get(json, "versions"), *v;
+	char buf[TEXT_BYTES];
+	struct table table;
+	size_t i;
+
+	table_init(&table, headers);
+	json_array_foreach(list, i, v)
+	{
+		const char *state = ctl_text(v, "state");
+		uint64_t retry_ms = ctl_u64(v, "retry_in_ms");
+
+		table_add(&table, TABLE_PLAIN, "%s", ctl_text(v, "version"));
+		if (retry_ms)
+			table_add(&table, TABLE_BAD, "%s, retry in %s", state,
+			    text_nanos(buf, retry_ms * NS_PER_MS));
+		else
+			table_add(&table, version_colour(state), "%s", state);
+		add_pid(&table, v);
+		table_add(&table, TABLE_PLAIN, "%s", text_count(buf, ctl_u64(v, "sessions")));
+		table_add(&table, TABLE_PLAIN, "%s",
+		    ctl_flag(v, "current")	   ? "current"
+			: ctl_flag(v, "draining")  ? "draining"
+			: ctl_flag(v, "installed") ? "installed"
+						   : "removed");
+		add_sandbox(&table, json_object_get(v, "sandbox"));
+	}
+	table_print(&table, stdout, ctl->colour);
+	table_fini(&table);
+}
+
+enum exitcode
+ctl_versions(const struct ctl *ctl)
+{
+	json_t *json;
+	enum exitcode code = ctl_get(ctl, "/versions", &json);
+
+	if (code != EXITCODE_OK)
+		return code;
+	if (ctl->json)
+		ctl_print_json(json);
+	else if (json_array_size(json_object_get(json, "versions")) == 0)
+		puts("no version is installed; pagerd needs a pager-worker in its --worker-dir");
+	else
+		print_versions(ctl, json);
+	json_decref(json);
+	return EXITCODE_OK;
+}
+
+enum exitcode
+ctl_status(const struct ctl *ctl)
+{
+	json_t *health, *versions, *both;
+	enum exitcode code = ctl_get(ctl, "/health", &health);
+	char up[TEXT_BYTES], sessions[TEXT_BYTES], workers[TEXT_BYTES];
+
+	if (code != EXITCODE_OK)
+		return code;
+	code = ctl_get(ctl, "/versions", &versions);
+	if (code != EXITCODE_OK) {
+		json_decref(health);
+		return code;
+	}
+	if (ctl->json) {
+		both = json_pack("{sOsO}", "health", health, "versions", versions);
+		ctl_print_json(both);
+		json_decref(both);
+	} else {
+		const char *current = ctl_text(versions, "current");
+
+		printf("pagerd %s is %s on %s\n", ctl_text(health, "version"),
+		    ctl_text(health, "status"), ctl->socket_path);
+		printf(
+		    "  up        %s\n", text_nanos(up, ctl_u64(health, "uptime_ms") * NS_PER_MS));
+		printf("  current   %s\n", *current ? current : "none: no version is installed");
+		printf("  workers   %s\n", text_count(workers, ctl_u64(health, "workers")));
+		printf("  sessions  %s\n\n", text_count(sessions, ctl_u64(health, "sessions")));
+		print_versions(ctl, versions);
+	}
+	json_decref(health);
+	json_decref(versions);
+	return EXITCODE_OK;
+}
+
+/* A POST of {"version": …}. */
+static enum exitcode
+post_version(const struct ctl *ctl, const char *target, uint64_t wait_ms, json_t **ret)
+{
+	json_t *json = json_pack("{ss}", "version", ctl->args[0]);
+	char *body = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	enum exitcode code = EXITCODE_USAGE;
+
+	if (body)
+		code = ctl_call(ctl, "POST", target, body, wait_ms, ret);
+	else
+		ctl_complain("the version is not UTF-8");
+	free(body);
+	json_decref(json);
+	return code;
+}
+
+enum exitcode
+ctl_upgrade(const struct ctl *ctl)
+{
+	json_t *json;
+	enum exitcode code = post_version(ctl, "/upgrade", UPGRADE_MS, &json);
+
+	if (code != EXITCODE_OK)
+		return code;
+	if (ctl->json)
+		ctl_print_json(json);
+	else if (*ctl_text(json, "previous"))
+		printf("new sessions go to %s; they went to %s\n", ctl_text(json, "version"),
+		    ctl_text(json, "previous"));
+	else
+		printf("new sessions go to %s\n", ctl_text(json, "version"));
+	json_decref(json);
+	return EXITCODE_OK;
+}
+
+/* Whether a version's worker still runs, and with how many sessions. */
+static enum exitcode
+look_at_version(const struct ctl *ctl, const char *version, bool *ret_runs, uint64_t *ret_sessions)
+{
+	json_t *json;
+	const json_t *v;
+	size_t i;
+	enum exitcode code = ctl_get(ctl, "/versions", &json);
+
+	if (code != EXITCODE_OK)
+		return code;
+	*ret_runs = false;
+	json_array_foreach(json_object_get(json, "versions"), i,
+	    v) if (strcmp(ctl_text(v, "version"), version) == 0)
+	{
+		*ret_runs = json_is_integer(json_object_get(v, "pid"));
+		*ret_sessions = ctl_u64(v, "sessions");
+	}
+	json_decref(json);
+	return EXITCODE_OK;
+}
+
+static enum exitcode
+wait_drained(const struct ctl *ctl, uint64_t timeout_ms)
+{
+	uint64_t end_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
+	uint64_t sessions = 0, said = UINT64_MAX;
+	bool runs;
+
+	for (;;) {
+		enum exitcode code = look_at_version(ctl, ctl->args[0], &runs, &sessions);
+
+		if (code != EXITCODE_OK)
+			return code;
+		if (!runs)
+			return EXITCODE_OK;
+		if (sessions != said && !ctl->json)
+			fprintf(stderr, "%s: %" PRIu64 " session%s left\n", ctl->args[0], sessions,
+			    sessions == 1 ? "" : "s");
+		said = sessions;
+		if (timeout_ms && clock_now_ns() >= end_ns) {
+			ctl_complain("%s still has %" PRIu64 " sessions; it goes on draining",
+			    ctl->args[0], sessions);
+			return EXITCODE_TIMEOUT;
+		}
+		poll(NULL, 0, DRAIN_LOOK_MS);
+	}
+}
+
+enum exitcode
+ctl_drain(const struct ctl *ctl)
+{
+	json_t *json;
+	uint64_t timeout_ms = 0;
+	enum exitcode code;
+
+	if (ctl_parse_time("timeout", ctl->flags.timeout, &timeout_ms) < 0)
+		return EXITCODE_USAGE;
+	code = post_version(ctl, "/drain", 0, &json);
+	if (code != EXITCODE_OK)
+		return code;
+	if (ctl->flags.wait)
+		code = wait_drained(ctl, timeout_ms);
+	if (ctl->json)
+		ctl_print_json(json);
+	else if (code == EXITCODE_OK && ctl->flags.wait)
+		printf("%s is drained; its worker has exited\n", ctl->args[0]);
+	else if (code == EXITCODE_OK)
+		printf("%s drains; it exits with the last of its %" PRIu64 " sessions\n",
+		    ctl->args[0], ctl_u64(json, "sessions"));
+	json_decref(json);
+	return code;
+}
+
+static const char *
+counter_text(char *buf, const char *name, uint64_t value)
+{
+	size_t n = strlen(name), suffix = strlen(NANOS_SUFFIX);
+
+	if (n > suffix && strcmp(name + n - suffix, NANOS_SUFFIX) == 0)
+		return value ? text_nanos(buf, value) : "0";
+	if (strstr(name, "bytes"))
+		return value ? text_bytes(buf, value) : "0";
+	return text_count(buf, value);
+}
+
+static void
+print_stats(const struct ctl *ctl, json_t *json)
+{
+	const char *headers[TABLE_MAX_COLUMNS + 1] = {"COUNTER", ">TOTAL"};
+	char titles[TABLE_MAX_COLUMNS][TEXT_BYTES], buf[TEXT_BYTES];
+	json_t *versions = json_object_get(json, "versions"), *v, *value;
+	const char *name, *version;
+	struct table table;
+	size_t n = 2;
+
+	json_object_foreach(versions, version, v) if (n < TABLE_MAX_COLUMNS)
+	{
+		snprintf(titles[n], TEXT_BYTES, ">%s", version);
+		headers[n] = titles[n];
+		n++;
+	}
+	table_init(&table, headers);
+	json_object_foreach(json_object_get(json, "counters"), name, value)
+	{
+		size_t column = 2;
+
+		table_add(&table, TABLE_PLAIN, "%s", name);
+		table_add(&table, TABLE_PLAIN, "%s",
+		    counter_text(buf, name, (uint64_t)json_integer_value(value)));
+		json_object_foreach(versions, version, v) if (column++ < n)
+		    table_add(&table, TABLE_PLAIN, "%s", counter_text(buf, name, ctl_u64(v, name)));
+	}
+	table_print(&table, stdout, ctl->colour);
+	table_fini(&table);
+	printf("\n%s live sessions\n", text_count(buf, ctl_u64(json, "sessions")));
+}
+
+enum exitcode
+ctl_stats(const struct ctl *ctl)
+{
+	json_t *json;
+	enum exitcode code = ctl_get(ctl, "/stats", &json);
+
+	if (code != EXITCODE_OK)
+		return code;
+	if (ctl->json)
+		ctl_print_json(json);
+	else
+		print_stats(ctl, json);
+	json_decref(json);
+	return EXITCODE_OK;
+}

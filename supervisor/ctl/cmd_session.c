@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sessions, create, show, close. */
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/num.h"
+#include "common/scope.h"
+#include "common/xalloc.h"
+#include "supervisor/ctl/ctl.h"
+#include "supervisor/ctl/text.h"
+
+#define CREATE_MS	UINT64_C(60000)
+#define CLOSE_MS	UINT64_C(60000)
+#define DEFAULT_WAIT_MS UINT64_C(30000) /* the server's */
+#define BAR_WIDTH	40
+
+static bool
+has_ended(const json_t *session)
+{
+	return *ctl_text(session, "outcome") != '\0';
+}
+
+static enum table_colour
+session_colour(const json_t *session)
+{
+	const char *state = ctl_text(session, "state");
+
+	if (strcmp(state, "graduated") == 0 || strcmp(state, "serving") == 0)
+		return ctl_u64(session, "alarms") ? TABLE_BAD : TABLE_GOOD;
+	if (has_ended(session))
+		return TABLE_DIM;
+	return strcmp(state, "adopting") == 0 ? TABLE_BAD : TABLE_BUSY;
+}
+
+static uint64_t
+pages_done(const json_t *session)
+{
+	const json_t *pages = json_object_get(session, "pages");
+
+	return ctl_u64(pages, "present") + ctl_u64(pages, "removed");
+}
+
+static void
+add_session(struct table *table, const json_t *s)
+{
+	const char *outcome = ctl_text(s, "outcome");
+	uint64_t total = ctl_u64(json_object_get(s, "pages"), "total");
+	uint64_t alarms = ctl_u64(s, "alarms");
+	char buf[TEXT_BYTES];
+
+	table_add(table, TABLE_PLAIN, "%s", ctl_text(s, "id"));
+	table_add(table, session_colour(s), "%s",
+	    *outcome && strcmp(outcome, "closed") != 0 ? outcome : ctl_text(s, "state"));
+	table_add(table, TABLE_PLAIN, "%s", ctl_text(s, "version"));
+	table_add(table, TABLE_PLAIN, "%s", text_bytes(buf, ctl_u64(s, "guest_bytes")));
+	table_add(table, TABLE_PLAIN, "%s", total ? text_percent(buf, pages_done(s), total) : "");
+	table_add(table, TABLE_PLAIN, "%s",
+	    text_count(buf, ctl_u64(json_object_get(s, "counters"), "faults")));
+	table_add(table, alarms ? TABLE_BAD : TABLE_PLAIN, "%s", text_count(buf, alarms));
+	table_add(table, TABLE_PLAIN, "%s", text_nanos(buf, ctl_u64(s, "age_ms") * NS_PER_MS));
+	table_add(table, TABLE_PLAIN, "%s", ctl_text(s, "image"));
+}
+
+static void
+print_sessions(const struct ctl *ctl, const json_t *list)
+{
+	static const char *const headers[] = {"ID", "STATE", "VERSION", ">MEMORY", ">PRESENT",
+	    ">FAULTS", ">ALARMS", ">AGE", "IMAGE", NULL};
+	struct table table;
+	size_t i, hidden = 0;
+	const json_t *s;
+
+	table_init(&table, headers);
+	json_array_foreach(list, i, s) if (ctl->flags.all || !has_ended(s)) add_session(&table, s);
+	else hidden++;
+	if (table.nr_cells)
+		table_print(&table, stdout, ctl->colour);
+	else
+		puts("no sessions");
+	if (hidden)
+		printf("%zu ended lately; --all shows them\n", hidden);
+	table_fini(&table);
+}
+
+enum exitcode
+ctl_sessions(const struct ctl *ctl)
+{
+	json_t *json;
+	enum exitcode code = ctl_get(ctl, "/sessions", &json);
+
+	if (code != EXITCODE_OK)
+		return code;
+	if (ctl->json)
+		ctl_print_json(json);
+	else
+		print_sessions(ctl, json_object_get(json, "sessions"));
+	json_decref(json);
+	return EXITCODE_OK;
+}
+
+static void
+print_row(const char *name, const char *value)
+{
+	char text[4200];
+
+	snprintf(text, sizeof(text), "%s", value);
+	text_make_printable(text);
+	if (*text)
+		printf("%-12s %s\n", name, text);
+}
+
+static void
+print_memory(const json_t *s)
+{
+	const json_t *pages = json_object_get(s, "pages");
+	uint64_t total = ctl_u64(pages, "total"), done = pages_done(s);
+	char bar[BAR_WIDTH + 3], a[TEXT_BYTES], b[TEXT_BYTES], c[TEXT_BYTES];
+
+	if (total == 0)
+		return;
+	text_bar(bar, BAR_WIDTH, done, total);
+	printf("%-12s %s in %s pages\n", "memory", text_bytes(a, ctl_u64(s, "guest_bytes")),
+	    text_count(b, total));
+	printf("%-12s %s %s\n", "present", bar, text_percent(a, done, total));
+	printf("%-12s %s absent, %s present, %s removed\n", "",
+	    text_count(a, ctl_u64(pages, "absent")), text_count(b, ctl_u64(pages, "present")),
+	    text_count(c, ctl_u64(pages, "removed")));
+}
+
+static void
+print_regions(const json_t *list)
+{
+	const json_t *r;
+	size_t i;
+	char a[TEXT_BYTES], b[TEXT_BYTES];
+
+	json_array_foreach(list, i, r)
+	    printf("%-12s 0x%" PRIx64 ", %s from image offset 0x%" PRIx64 ", pages of %s\n",
+		i ? "" : "regions", ctl_u64(r, "host_addr"), text_bytes(a, ctl_u64(r, "size")),
+		ctl_u64(r, "offset"), text_bytes(b, ctl_u64(r, "page_size")));
+}
+
+static void
+print_faults(const json_t *counters)
+{
+	uint64_t faults = ctl_u64(counters, "faults"), nanos = ctl_u64(counters, "fault_nanos");
+	char a[TEXT_BYTES], b[TEXT_BYTES], c[TEXT_BYTES];
+
+	if (faults)
+		printf("%-12s %s, mean %s, longest %s\n", "faults", text_count(a, faults),
+		    text_nanos(b, nanos / faults),
+		    text_nanos(c, ctl_u64(counters, "fault_max_nanos")));
+}
+
+static void
+print_session(const json_t *s)
+{
+	uint64_t pid = ctl_u64(s, "vmm_pid");
+	char buf[TEXT_BYTES];
+
+	print_row("id", ctl_text(s, "id"));
+	print_row("instance", ctl_text(s, "instance"));
+	print_row("state", ctl_text(s, "state"));
+	print_row("outcome", ctl_text(s, "outcome"));
+	print_row("reason", ctl_text(s, "reason"));
+	print_row("version", ctl_text(s, "version"));
+	print_row("socket", ctl_text(s, "socket_path"));
+	print_row("image", ctl_text(s, "image"));
+	print_row("cache key", ctl_text(s, "cache_key"));
+	if (pid)
+		printf("%-12s %" PRIu64 "\n", "vmm pid", pid);
+	print_row("age", text_nanos(buf, ctl_u64(s, "age_ms") * NS_PER_MS));
+	print_memory(s);
+	print_regions(json_object_get(s, "regions"));
+	print_faults(json_object_get(s, "counters"));
+	if (ctl_u64(s, "alarms"))
+		print_row("alarms", text_count(buf, ctl_u64(s, "alarms")));
+}
+
+static void
+print_either(const struct ctl *ctl, const json_t *session)
+{
+	if (ctl->json)
+		ctl_print_json(session);
+	else
+		print_session(session);
+}
+
+enum exitcode
+ctl_show(const struct ctl *ctl)
+{
+	uint64_t wait_ms = DEFAULT_WAIT_MS;
+	scoped_free char *query = NULL, *target = NULL;
+	enum exitcode code;
+	json_t *json;
+
+	if (ctl_parse_time("timeout", ctl->flags.timeout, &wait_ms) < 0)
+		return EXITCODE_USAGE;
+	if (ctl->flags.timeout && !ctl->flags.state) {
+		ctl_complain("--timeout needs --wait STATE");
+		return EXITCODE_USAGE;
+	}
+	for (const char *p = ctl->flags.state; p && *p; p++)
+		if (!text_is_unreserved(*p)) {
+			ctl_complain("--wait is opened, serving, graduated or closed");
+			return EXITCODE_USAGE;
+		}
+	query = ctl->flags.state
+	    ? xasprintf("?wait=%s&timeout=%" PRIu64 "ms", ctl->flags.state, wait_ms)
+	    : xstrdup("");
+	target = ctl_session_target(ctl->args[0], query);
+	code = ctl_call(ctl, "GET", target, NULL, ctl->flags.state ? wait_ms : 0, &json);
+	if (code != EXITCODE_OK)
+		return code;
+	print_either(ctl, json);
+	json_decref(json);
+	return EXITCODE_OK;
+}
+
+enum exitcode
+ctl_close(const struct ctl *ctl)
+{
+	scoped_free char *target = ctl_session_target(ctl->args[0], "/close");
+	json_t *json;
+	enum exitcode code = ctl_call(ctl, "POST", target, NULL, CLOSE_MS, &json);
+
+	if (code != EXITCODE_OK)
+		return code;
+	if (ctl->json)
+		ctl_print_json(json);
+	else
+		printf("%s has ended: %s\n", ctl->args[0], ctl_text(json, "outcome"));
+	json_decref(json);
+	return EXITCODE_OK;
+}
+
+enum value_kind { VALUE_TEXT, VALUE_NUMBER, VALUE_BYTES, VALUE_TIME };
+
+/* Adds one member from a flag; false after a complaint. */
+static bool
+add_member(
+    json_t *body, const char *member, const char *flag, const char *text, enum value_kind kind)
+{
+	uint64_t number = 0;
+	int r = 0;
+
+	if (!text)
+		return true;
+	if (kind == VALUE_TEXT) {
+		if (json_object_set_new(body, member, json_string(text)) == 0)
+			return true;
+		ctl_complain("%s: the value is not UTF-8", flag);
+		return false;
+	}
+	if (kind == VALUE_NUMBER)
+		r = num_parse_u64(text, 0, UINT32_MAX, &number);
+	else if (kind == VALUE_BYTES)
+		r = num_parse_bytes(text, 0, UINT32_MAX, &number);
+	else
+		r = num_parse_ms(text, 1, UINT64_C(3600) * 1000, &number);
+	if (r < 0) {
+		ctl_complain("%s: %s is no %s", flag, text,
+		    kind == VALUE_NUMBER      ? "number"
+			: kind == VALUE_BYTES ? "size, such as 64K"
+					      : "duration up to 1h, such as 30s");
+		return false;
+	}
+	json_object_set_new(body, member, json_integer((json_int_t)number));
+	return true;
+}
+
+static bool
+add_members(json_t *body, const struct ctl *ctl)
+{
+	const struct ctl_flags *f = &ctl->flags;
+	/* pagerd knows nothing of our working directory. */
+	scoped_free char *path = realpath(ctl->args[0], NULL);
+
+	if (f->memfd)
+		json_object_set_new(body, "memfd", json_true());
+	return add_member(body, "image", "IMAGE", path ? path : ctl->args[0], VALUE_TEXT) &&
+	    add_member(body, "id", "--id", f->id, VALUE_TEXT) &&
+	    add_member(body, "instance", "--instance", f->instance, VALUE_TEXT) &&
+	    add_member(body, "cache_key", "--cache-key", f->cache_key, VALUE_TEXT) &&
+	    add_member(body, "vmm_uid", "--vmm-uid", f->vmm_uid, VALUE_NUMBER) &&
+	    add_member(body, "vmm_gid", "--vmm-gid", f->vmm_gid, VALUE_NUMBER) &&
+	    add_member(body, "handshake_timeout_ms", "--handshake-timeout", f->handshake_timeout,
+		VALUE_TIME) &&
+	    add_member(body, "cluster_min_bytes", "--cluster-min", f->cluster_min, VALUE_BYTES) &&
+	    add_member(body, "cluster_max_bytes", "--cluster-max", f->cluster_max, VALUE_BYTES);
+}
+
+enum exitcode
+ctl_create(const struct ctl *ctl)
+{
+	json_t *body = json_object(), *json;
+	scoped_free char *text = NULL;
+	enum exitcode code;
+
+	if (!add_members(body, ctl)) {
+		json_decref(body);
+		return EXITCODE_USAGE;
+	}
+	text = json_dumps(body, JSON_COMPACT);
+	json_decref(body);
+	code = ctl_call(ctl, "POST", "/sessions", text, CREATE_MS, &json);
+	if (code != EXITCODE_OK)
+		return code;
+	if (ctl->json)
+		ctl_print_json(json);
+	else {
+		print_row("id", ctl_text(json, "id"));
+		print_row("version", ctl_text(json, "version"));
+		print_row("socket", ctl_text(json, "socket_path"));
+	}
+	json_decref(json);
+	return EXITCODE_OK;
+}

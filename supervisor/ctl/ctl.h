@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pagerctl: what its commands share. */
+#ifndef SUPERVISOR_CTL_CTL_H
+#define SUPERVISOR_CTL_CTL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/exitcode.h"
+#include "supervisor/ctl/client.h"
+
+#define CTL_DEFAULT_SOCKET "/run/pagerd/admin.sock"
+#define CTL_MAX_ARGS	   2
+
+/* The command line after parsing.  A flag without a value is "" when given. */
+struct ctl_flags {
+#define FLAG(member, name, metavar, commands, doc) const char *member;
+#include "supervisor/ctl/command.def"
+#undef FLAG
+};
+
+struct ctl {
+	const char *socket_path;
+	bool json;   /* answers as they are, for programs */
+	bool colour; /* of stdout */
+	struct ctl_flags flags;
+	const char *args[CTL_MAX_ARGS];
+};
+
+struct ctl_command {
+	const char *name, *args, *doc;
+	int min, max;
+	enum exitcode (*run)(const struct ctl *ctl);
+};
+
+#define COMMAND(handler, args, min, max, doc) enum exitcode ctl_##handler(const struct ctl *ctl);
+#include "supervisor/ctl/command.def"
+#undef COMMAND
+
+extern const struct ctl_command ctl_commands[];
+extern const size_t ctl_nr_commands;
+
+enum ctl_action { CTL_RUN, CTL_HELP, CTL_VERSION };
+
+/* 0; -EINVAL and a complaint on stderr. */
+int ctl_parse(struct ctl *ret, enum ctl_action *ret_action, const struct ctl_command **ret_command,
+    int argc, char *const argv[]);
+/* command NULL: of all. */
+void ctl_help(FILE *out, const struct ctl_command *command);
+
+/* "pagerctl: …" on stderr. */
+void ctl_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Begins a request; complains when pagerd cannot be reached. */
+enum exitcode ctl_start(const struct ctl *ctl, const char *method, const char *target,
+    const char *body, struct client **ret);
+/* What came of one that is done: the answer's JSON, which the caller owns, or a complaint. */
+enum exitcode ctl_finish(const struct ctl *ctl, const struct client *client, json_t **ret);
+/* Both, with the waiting between.  wait_ms is how long the server may take by itself. */
+enum exitcode ctl_call(const struct ctl *ctl, const char *method, const char *target,
+    const char *body, uint64_t wait_ms, json_t **ret);
+enum exitcode ctl_get(const struct ctl *ctl, const char *target, json_t **ret);
+
+/* "/sessions/" and the id percent-encoded and what follows; the caller frees. */
+char *ctl_session_target(const char *id, const char *rest);
+/* A duration of the command line, or -EINVAL and a complaint.  *ret stays when text is NULL. */
+int ctl_parse_time(const char *flag, const char *text, uint64_t *ret_ms);
+
+/* Prints it for a program. */
+void ctl_print_json(const json_t *json);
+
+/* Members, without fuss: "" and 0 when not there or of another type. */
+const char *ctl_text(const json_t *object, const char *name);
+uint64_t ctl_u64(const json_t *object, const char *name);
+bool ctl_flag(const json_t *object, const char *name);
+
+#endif
