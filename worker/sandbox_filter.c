@@ -237,6 +237,10 @@ fill(scmp_filter_ctx ctx, const char **ret_step)
 		rc = add_own_signals(ctx);
 	if (rc == 0)
 		rc = seccomp_rule_add(ctx, SCMP_ACT_TRAP, NR(newfstatat), 0);
+	/* stdio asks of a character device whether it is a terminal: it is not. */
+	if (rc == 0)
+		rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOTTY), NR(ioctl), 1,
+		    SCMP_A1_64(SCMP_CMP_MASKED_EQ, ANY_U32, TCGETS));
 	if (rc < 0)
 		return rc;
 	*ret_step = "loading the seccomp filter";

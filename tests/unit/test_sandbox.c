@@ -32,6 +32,7 @@
 
 /* Made before the sandbox, used after it. */
 static int memfd = -1;
+static int null = -1;
 static int pair[2] = {-1, -1};
 static int listener = -1;
 static struct selftest selftest;
@@ -219,8 +220,8 @@ can_log(void)
 	time_t now = time(NULL);
 	struct timespec ts;
 
-	return dprintf(STDERR_FILENO, "%s", "") >= 0 && now > 0 &&
-	    clock_gettime(CLOCK_MONOTONIC, &ts) == 0 && strerror(EACCES) != NULL;
+	return dprintf(STDERR_FILENO, "%s", "") >= 0 && dprintf(null, "%s", "text") == 4 &&
+	    now > 0 && clock_gettime(CLOCK_MONOTONIC, &ts) == 0 && strerror(EACCES) != NULL;
 }
 
 static const struct {
@@ -416,8 +417,10 @@ open_fixtures(void)
 
 	selftest = (struct selftest){.uffd = -1};
 	memfd = memfd_create("fixture", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	return memfd >= 0 && ftruncate(memfd, 8192) == 0 && pwrite(memfd, "x", 1, 0) == 1 &&
+	return memfd >= 0 && null >= 0 && ftruncate(memfd, 8192) == 0 &&
+	    pwrite(memfd, "x", 1, 0) == 1 &&
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0 &&
 	    bind(listener, (struct sockaddr *)&name, sizeof(sa_family_t)) == 0 &&
 	    listen(listener, 1) == 0;
@@ -436,6 +439,7 @@ main(void)
 	test_landlock();
 	fd_closep(&listener);
 	fd_closep(&memfd);
+	fd_closep(&null);
 	fd_closep(&pair[0]);
 	fd_closep(&pair[1]);
 	return done();
