@@ -171,6 +171,28 @@ def mode_cases(engine, image):
         ok(clean(g.cmd("verify")), "and right")
 
 
+def hugepage_cases(engine, image):
+    with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", encoding="ascii") as f:
+        if int(f.read()) < 16:
+            ok(True, "%s: huge pages # SKIP fewer than 16 are free" % engine)
+            return
+    with vmm.Vmm(image, private_pager=True, engine=engine, hugepages="2M", vcpus=2) as g:
+        ok(clean(g.cmd("touch rand")), "%s: huge pages" % engine)
+        g.cmd("write rand count=100")
+        ok(g.cmd("discard rand count=2048")["calls"] == 4, "discarded whole")
+        ok(clean(g.cmd("verify")), "and right")
+
+
+def kvm_fault_case(image):
+    """KVM reads guest memory in kernel mode; a descriptor for user mode cannot serve it."""
+    with vmm.Vmm(image, private_pager=True, engine="kvm", uffd_flags="user-mode") as g:
+        try:
+            g.cmd("touch rand")
+            ok(False, "a vCPU that fails is an error")
+        except vmm.VmmError as error:
+            ok("vcpu 0: Bad address" in str(error), "a vCPU that fails is an error")
+
+
 def serve(uffd, regions, path, stop):
     """A pager in a few lines, to see that the descriptor works where it was sent."""
     with open(path, "rb") as f:
@@ -278,7 +300,10 @@ def main():
             size_cases(engine, directory)
             stuck_cases(engine, image)
             mode_cases(engine, image)
-        if not vmm.has_kvm():
+            hugepage_cases(engine, image)
+        if vmm.has_kvm():
+            kvm_fault_case(image)
+        else:
             ok(True, "kvm # SKIP /dev/kvm cannot be used")
         new = ["base_host_virt_addr", "size", "offset", "page_size", "page_size_kib"]
         for form, keys in (("new", new), ("wrapped", new), ("split1", new),

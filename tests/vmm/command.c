@@ -377,15 +377,18 @@ static void
 on_status(struct vmm *vmm, const struct words *w)
 {
 	const char *what = "idle";
+	uint64_t visited = 0;
+	uint64_t wrong = 0;
 
 	(void)w;
-	if (state.is_running)
+	if (state.is_running) {
 		what = state.is_background && !state.is_stopping ? "background" : state.name;
+		job_progress(vmm, &state.job, &visited, &wrong);
+	}
 	answer("ok state=%s vcpus=%" PRIu64 " running=%" PRIu32 " blocked=%" PRIu32
 	       " progress=%" PRIu64 " discarding=%d total_wrong=%" PRIu64 " cmd=status",
-	    what, vmm->options.nr_vcpus, vcpus_running(vmm), vcpus_blocked(vmm),
-	    state.is_running ? job_progress(vmm, &state.job) : 0, state.is_discarding,
-	    state.total_wrong);
+	    what, vmm->options.nr_vcpus, vcpus_running(vmm), vcpus_blocked(vmm), visited,
+	    state.is_discarding, state.total_wrong + wrong);
 }
 
 static void

@@ -71,7 +71,7 @@ report(struct guest_params *p, const struct guest_report *wrong)
 {
 	struct guest_report *r;
 
-	p->wrong += wrong->wrong_words;
+	__atomic_store_n(&p->wrong, p->wrong + wrong->wrong_words, __ATOMIC_RELAXED);
 	if (p->nr_reports >= GUEST_MAX_REPORTS)
 		return;
 	r = &p->reports[p->nr_reports];

@@ -66,15 +66,20 @@ job_stop(struct vmm *vmm, const struct job *job)
 		__atomic_store_n(&params_of(vmm, job, rank)->stop, 1, __ATOMIC_RELEASE);
 }
 
-uint64_t
-job_progress(const struct vmm *vmm, const struct job *job)
+void
+job_progress(
+    const struct vmm *vmm, const struct job *job, uint64_t *ret_visited, uint64_t *ret_wrong)
 {
-	uint64_t progress = 0;
 	uint32_t rank;
 
-	for (rank = 0; rank < job->nr_vcpus; rank++)
-		progress += __atomic_load_n(&params_of(vmm, job, rank)->progress, __ATOMIC_RELAXED);
-	return progress;
+	*ret_visited = 0;
+	*ret_wrong = 0;
+	for (rank = 0; rank < job->nr_vcpus; rank++) {
+		const struct guest_params *p = params_of(vmm, job, rank);
+
+		*ret_visited += __atomic_load_n(&p->progress, __ATOMIC_RELAXED);
+		*ret_wrong += __atomic_load_n(&p->wrong, __ATOMIC_RELAXED);
+	}
 }
 
 /* --- Times ---------------------------------------------------------------------- */

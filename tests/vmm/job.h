@@ -43,7 +43,9 @@ struct job_outcome {
 
 void job_start(struct vmm *vmm, const struct job *job);
 void job_stop(struct vmm *vmm, const struct job *job);
-uint64_t job_progress(const struct vmm *vmm, const struct job *job);
+/* Pages visited and wrong words so far, while it runs. */
+void job_progress(
+    const struct vmm *vmm, const struct job *job, uint64_t *ret_visited, uint64_t *ret_wrong);
 /* After the last vCPU has ended. */
 void job_collect(struct vmm *vmm, const struct job *job, struct job_outcome *ret);
 /* Wrong words to stderr; lines beyond a bound for the life of the process are left out. */

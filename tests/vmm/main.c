@@ -39,8 +39,16 @@ static const char usage_text[] =
     "  --uffd-flags WORD,...  no-remove, blocking, user-mode, syscall\n"
     "  --hugepages 2M\n"
     "  --bare-populate BYTES  private pager: fill everything first, in such chunks\n"
-    "Commands on stdin, an answer for each on stdout: touch write verify discard start stop\n"
-    "rss status quit.\n";
+    "A command a line on stdin, an answer a line on stdout, \"ok KEY=VALUE ...\" or \"error ...\"\n"
+    "  touch ORDER [count=N] [seed=S] [vcpu=all|N] [noverify] [each]\n"
+    "                         read pages, timed; each: every vCPU reads every page\n"
+    "  write ORDER [count=N] [seed=S] [vcpu=all|N]\n"
+    "  verify                 every word of every page\n"
+    "  start ORDER [seed=S] [write] [noverify]   until stop\n"
+    "  stop\n"
+    "  discard START COUNT | discard rand count=N [seed=S]   in pages of 4 KiB\n"
+    "  rss | status | wait | quit\n"
+    "ORDER is seq, rand or stride:N.\n";
 
 struct word_value {
 	const char *word;

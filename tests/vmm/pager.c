@@ -41,7 +41,6 @@ pager_open(struct pager *p, const struct vmm_memory *m, const struct vmm_options
 		return -EFBIG;
 	image = mmap(NULL, o->size_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
 	close(fd);
-	p->memory = m;
 	p->image = image;
 	p->zeros =
 	    mmap(NULL, m->page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -153,7 +152,7 @@ pager_populate(const struct pager *p, uint64_t chunk)
 static void
 pager_main(const struct vmm_memory *m, const struct vmm_options *o, int report_fd)
 {
-	struct pager p;
+	struct pager p = {.memory = m};
 	int64_t result;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
