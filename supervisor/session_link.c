@@ -184,17 +184,25 @@ is_userfaultfd(int fd)
 	return n == (ssize_t)sizeof(want) - 1 && memcmp(target, want, sizeof(want) - 1) == 0;
 }
 
+static bool
+has_option(int fd, int option, int want)
+{
+	int value = -1;
+	socklen_t bytes = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, option, &value, &bytes) == 0 && value == want;
+}
+
 /* A stream connection that was accepted from this session's own socket. */
 static bool
 is_connection_of(const struct session *session, int fd)
 {
 	struct sockaddr_un addr = {0};
-	int type = 0;
-	socklen_t bytes = sizeof(addr), type_bytes = sizeof(type);
+	socklen_t bytes = sizeof(addr);
 
-	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_bytes) == 0 &&
-	    type == SOCK_STREAM && getsockname(fd, (struct sockaddr *)&addr, &bytes) == 0 &&
-	    addr.sun_family == AF_UNIX &&
+	return has_option(fd, SO_DOMAIN, AF_UNIX) && has_option(fd, SO_TYPE, SOCK_STREAM) &&
+	    has_option(fd, SO_ACCEPTCONN, 0) &&
+	    getsockname(fd, (struct sockaddr *)&addr, &bytes) == 0 &&
 	    strncmp(addr.sun_path, session->socket_path, sizeof(addr.sun_path)) == 0;
 }
 
