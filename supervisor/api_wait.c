@@ -270,7 +270,8 @@ completion_check(struct api_wait *wait)
 	else
 		api_error(wait->req, 500, "failed",
 		    "the completion of session %s failed: %s; the session is %s", session->id,
-		    session->reason[0] ? session->reason : "its worker stopped it",
+		    session->completion_reason[0] ? session->completion_reason
+						  : "its worker stopped it",
 		    session_state_word(session->state));
 	return true;
 }
