@@ -2,6 +2,7 @@
 /* What a worker needs works in the sandbox, what it must not be is refused at the door,
  * and the kernel confirms the confinement.  Each case runs in a child. */
 #include <errno.h>
+#include <ev.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -33,6 +34,7 @@
 /* Made before the sandbox, used after it. */
 static int memfd = -1;
 static int null = -1;
+static struct ev_loop *loop;
 static int pair[2] = {-1, -1};
 static int listener = -1;
 static struct selftest selftest;
@@ -200,6 +202,38 @@ can_serve_fault(void)
 }
 
 static void
+on_woken(struct ev_loop *l, ev_async *w, int events)
+{
+	(void)w;
+	(void)events;
+	ev_break(l, EVBREAK_ONE);
+}
+
+static void
+on_time(struct ev_loop *l, ev_timer *w, int events)
+{
+	ev_async *woken = w->data;
+
+	(void)events;
+	ev_async_send(l, woken);
+}
+
+/* libev makes some of its descriptors when they are first needed. */
+static bool
+can_run_loop(void)
+{
+	ev_async woken;
+	ev_timer timer;
+
+	ev_async_init(&woken, on_woken);
+	ev_async_start(loop, &woken);
+	ev_timer_init(&timer, on_time, 1e-6, 0.);
+	timer.data = &woken;
+	ev_timer_start(loop, &timer);
+	return ev_run(loop, 0) != 0;
+}
+
+static void
 on_signal(int sig)
 {
 	(void)sig;
@@ -236,6 +270,7 @@ static const struct {
     {"allocation", can_use_memory},
     {"descriptors over connections", can_pass_fds},
     {"a page fault served by copy and by zeros", can_serve_fault},
+    {"an event loop", can_run_loop},
     {"signals to itself", can_signal_itself},
     {"logging", can_log},
 };
@@ -250,7 +285,8 @@ run_needed(size_t i)
 
 	if (pid == 0) {
 		drop_user();
-		if (selftest_open(&selftest) < 0)
+		loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
+		if (loop == NULL || selftest_open(&selftest) < 0)
 			_exit(FAILED);
 		sandbox_enter();
 		_exit(needed[i].call() ? WORKED : FAILED);
