@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make bench` measures.  A measure is a function of the number of rounds that
+returns rows; wrong words that a guest sees anywhere are added up."""
+import os
+import select
+import statistics
+import threading
+import time
+
+import handshake
+import pagerd
+import vmm
+
+SEED = 11
+DIRECTORY = "/dev/shm"
+MIB = 1 << 20
+PAGE = 4096
+wrong = [0]
+
+
+def row(name, value, unit, floor=None, ratio=None):
+    if ratio is None and floor:
+        ratio = value / floor
+    return {"name": name, "value": value, "unit": unit, "floor": floor, "ratio": ratio}
+
+
+def seen(answer):
+    wrong[0] += answer.get("wrong", 0)
+    return answer
+
+
+def wrong_bytes():
+    return row("wrong_bytes", wrong[0] * 8, "bytes")
+
+
+class Bench:
+    """One pagerd and one image on tmpfs."""
+
+    def __init__(self, size, holes=0, directory=DIRECTORY, **options):
+        self.pager = pagerd.Pagerd(roots=[directory], log_level="notice", **options)
+        self.image = vmm.Image(os.path.join(directory, "pagerd-bench.%d" % os.getpid()),
+                               seed=SEED, size=size, holes=holes)
+        self.number = 0
+
+    def __enter__(self):
+        # The first session starts the worker and its mapping of the image; keep both warm.
+        self.keeper, _ = self.served()
+        return self
+
+    def __exit__(self, *exc):
+        self.keeper.kill()
+        self.pager.destroy()
+        os.unlink(self.image.path)
+
+    def served(self, members=None, **options):
+        self.number += 1
+        name = "bench%d" % self.number
+        guest = self.pager.restore(self.image, name, members=members or {}, **options)
+        return guest, name
+
+    def end(self, guest, name):
+        guest.quit()
+        self.pager.close_session(name)
+
+
+def medians(samples):
+    return [statistics.median(column) for column in zip(*samples)]
+
+
+def one_guest(bench, command, floor, engine, members=None):
+    if floor:
+        guest = vmm.Vmm(bench.image, private_pager=True, engine=engine)
+        answer = seen(guest.cmd(command))
+        guest.quit()
+        return answer
+    guest, name = bench.served(members, engine=engine)
+    answer = seen(guest.cmd(command))
+    bench.end(guest, name)
+    return answer
+
+
+def rate(answer):
+    return answer["touched"] / (answer["wall_us"] / 1e6)
+
+
+ONE_PAGE = {"cluster_min_bytes": PAGE, "cluster_max_bytes": PAGE}
+
+
+def demand_one(rounds):
+    """Single faults of one guest, 4 KiB clusters, against the bare loop."""
+    rows = []
+    with Bench("256M") as bench:
+        for order, suffix in (("rand", ""), ("seq", "_seq")):
+            command = "touch %s count=20000 noverify" % order
+            ours, bare = [], []
+            for _ in range(rounds):
+                a = one_guest(bench, command, False, "threads", ONE_PAGE)
+                b = one_guest(bench, command, True, "threads")
+                ours.append((a["p50_us"], a["p99_us"], rate(a)))
+                bare.append((b["p50_us"], b["p99_us"], rate(b)))
+            ours, bare = medians(ours), medians(bare)
+            rows += [row("demand_p50" + suffix, ours[0], "us", bare[0]),
+                     row("demand_p99" + suffix, ours[1], "us", bare[1]),
+                     row("demand_rate" + suffix, ours[2], "1/s", bare[2])]
+        a, b = [], []
+        for _ in range(rounds):
+            a.append(one_guest(bench, "touch rand count=20000 noverify", False, "auto",
+                               ONE_PAGE)["p50_us"])
+            b.append(one_guest(bench, "touch rand count=20000 noverify", True, "auto")["p50_us"])
+        rows.append(row("demand_p50_guest", statistics.median(a), "us", statistics.median(b)))
+    return rows
+
+
+def all_at_once(guests, command):
+    """Faults a second, all guests together."""
+    results = [None] * len(guests)
+
+    def run(i):
+        results[i] = seen(guests[i].cmd(command))
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(guests))]
+    begin = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(r["touched"] for r in results) / (time.monotonic() - begin)
+
+
+def demand_four(rounds):
+    """Four guests at once, against four bare loops."""
+    rows = []
+    with Bench("128M") as bench:
+        for order, suffix in (("rand", ""), ("seq", "_seq")):
+            command = "touch %s count=20000 noverify" % order
+            ours, bare = [], []
+            for _ in range(rounds):
+                served = [bench.served(ONE_PAGE, engine="threads") for _ in range(4)]
+                ours.append(all_at_once([guest for guest, _ in served], command))
+                for guest, name in served:
+                    bench.end(guest, name)
+                guests = [vmm.Vmm(bench.image, private_pager=True, engine="threads")
+                          for _ in range(4)]
+                bare.append(all_at_once(guests, command))
+                for guest in guests:
+                    guest.quit()
+            rows.append(row("demand_rate_4" + suffix, statistics.median(ours), "1/s",
+                            statistics.median(bare)))
+    return rows
+
+
+def touch_all(rounds):
+    """A guest touches every page of a warm image once; the floor maps the file itself."""
+    ours, bare = [], []
+    with Bench("256M") as bench:
+        for _ in range(rounds):
+            guest, name = bench.served()
+            ours.append(seen(guest.cmd("touch rand noverify"))["wall_us"] / 1000)
+            bench.end(guest, name)
+            guest = vmm.Vmm(bench.image, file=True)
+            bare.append(seen(guest.cmd("touch rand noverify"))["wall_us"] / 1000)
+            guest.quit()
+    return [row("guest_touch_all", statistics.median(ours), "ms", statistics.median(bare))]
+
+
+def sparse(rounds):
+    """Bytes filled for each byte touched when 8 % of the pages are touched at random."""
+    ratios = []
+    with Bench("256M") as bench:
+        for i in range(rounds):
+            guest, name = bench.served()
+            touched = seen(guest.cmd("touch rand count=%d seed=%d noverify"
+                                     % (256 * MIB // PAGE * 8 // 100, i + 1)))["touched"]
+            counters = bench.pager.show(name)["counters"]
+            ratios.append((counters["pages_demand"] + counters["pages_zeroed"]) / touched)
+            bench.end(guest, name)
+    return [row("sparse_bytes_copied", statistics.median(ratios), "ratio", 1.0)]
+
+
+def completed_mib_s(bench, touch):
+    """Population of what `touch` leaves absent; MiB of the image a second."""
+    guest, name = bench.served()
+    if touch:
+        seen(guest.cmd(touch))
+    before = bench.pager.show(name)["counters"]
+    begin = time.monotonic()
+    bench.pager.complete(name)
+    took = time.monotonic() - begin
+    after = bench.pager.show(name)["counters"]
+    seen(guest.cmd("verify"))
+    guest.quit()
+    filled = (after["pages_background"] - before["pages_background"]) * PAGE
+    return (filled / MIB / took, took * 1000,
+            after["image_bytes_read"] - before["image_bytes_read"])
+
+
+def populate(rounds):
+    """Completion of an image that is absent, half present, and present."""
+    absent, half, present, bare = [], [], [], []
+    size = 512
+    with Bench("%dM" % size) as bench:
+        for _ in range(rounds):
+            absent.append(completed_mib_s(bench, None))
+            guest = vmm.Vmm(bench.image, private_pager=True, bare_populate=256 * 1024)
+            bare.append(guest.ready["populate_mib_s"])
+            guest.quit()
+        for _ in range(max(2, rounds // 2)):
+            half.append(completed_mib_s(bench, "touch stride:2 count=%d noverify"
+                                        % (size * MIB // PAGE // 2)))
+            present.append(completed_mib_s(bench, "touch seq noverify"))
+    floor = statistics.median(bare)
+    return [row("populate_absent", medians(absent)[0], "MiB/s", floor),
+            row("populate_half", medians(half)[0], "MiB/s", floor),
+            row("populate_present_ms", medians(present)[1], "ms"),
+            row("populate_present_bytes_read", medians(present)[2], "bytes")]
+
+
+def completing(rounds):
+    """What a guest that keeps touching feels while it is completed."""
+    p50, p99, worst, over = [], [], [], []
+    with Bench("512M") as bench:
+        for _ in range(rounds):
+            guest, name = bench.served()
+            guest.cmd("start rand")
+            bench.pager.complete(name)
+            answer = seen(guest.cmd("stop"))
+            p50.append(answer["p50_us"])
+            p99.append(answer["p99_us"])
+            worst.append(answer["max_us"])
+            over.append(answer["over_5ms"])
+            seen(guest.cmd("verify"))
+            guest.quit()
+    return [row("stall_while_completing_p50_ms", statistics.median(p50) / 1000, "ms"),
+            row("stall_while_completing_p99_ms", statistics.median(p99) / 1000, "ms"),
+            row("stall_while_completing_max_ms", statistics.median(worst) / 1000, "ms"),
+            row("stall_while_completing_over_5ms", statistics.median(over), "stalls")]
+
+
+def create_to_serving(rounds):
+    """From the request to a served guest, as its orchestrator sees it."""
+    took = []
+    with Bench("256M") as bench:
+        for i in range(rounds * 20):
+            with handshake.Memory(256 * MIB) as memory:
+                begin = time.monotonic()
+                session = bench.pager.create(bench.image.path, id="quick%d" % i)
+                with memory.connect(session["socket_path"]):
+                    bench.pager.wait("quick%d" % i, "serving")
+                    took.append((time.monotonic() - begin) * 1000)
+                bench.pager.close_session("quick%d" % i)
+    return [row("create_to_serving_p50_ms", statistics.median(took), "ms"),
+            row("create_to_serving_p99_ms", sorted(took)[len(took) * 99 // 100], "ms")]
+
+
+def rss_kib(pid):
+    with open("/proc/%d/status" % pid, encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
+
+
+def cpu_ms(pid):
+    with open("/proc/%d/stat" % pid, encoding="ascii") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def idle(_rounds):
+    """Memory and CPU of processes that have nothing to do."""
+    sessions, seconds = 100, 3
+    with Bench("64M") as bench:
+        bench.keeper.quit()
+        bench.pager.close_session("bench1")
+        pids = [bench.pager.process.pid, bench.pager.worker_pid()]
+        rows = [row("rss_idle_mib", sum(map(rss_kib, pids)) / 1024, "MiB")]
+        held = []
+        before = sum(map(rss_kib, pids))
+        for i in range(sessions):
+            memory = handshake.Memory(64 * MIB)
+            session = bench.pager.create(bench.image.path, id="idle%d" % i)
+            held.append((memory, memory.connect(session["socket_path"])))
+            bench.pager.wait("idle%d" % i, "serving")
+        rows.append(row("rss_per_session_kib", (sum(map(rss_kib, pids)) - before) / sessions,
+                        "KiB"))
+        used = [cpu_ms(pid) for pid in pids]
+        select.select([], [], [], seconds)  # the quantity measured is what happens in it
+        used = [cpu_ms(pid) - u for pid, u in zip(pids, used)]
+        rows += [row("idle_cpu_supervisor", used[0] / seconds / 10, "%"),
+                 row("idle_cpu_worker", used[1] / seconds / 10, "%")]
+        for memory, connection in held:
+            connection.close()
+            memory.close()
+    return rows
+
+
+ALL = [demand_one, demand_four, touch_all, sparse, populate, completing, create_to_serving, idle]
