@@ -159,7 +159,8 @@ def report(test, number, total):
     print("[%*d/%d] %-6s %-44s %4d points %6.1f s" % (
         len(str(total)), number, total, state, test.label(), test.passed, test.seconds))
     if test.failed:
-        print("".join("    | %s\n" % line for line in test.log.splitlines()[-200:]), end="")
+        told = [x for x in test.log.splitlines() if x.strip() and not x.startswith("ok ")]
+        print("".join("    | %s\n" % line for line in told[-200:]), end="")
     for reason in test.skips:
         print("         skipped: %s" % reason)
     sys.stdout.flush()
