@@ -279,14 +279,15 @@ test_validate(void)
 static char *
 many_regions(size_t n)
 {
-	char *text = malloc(n * 128 + 2);
+	size_t room = n * 128 + 2;
+	char *text = malloc(room);
 	size_t at = 0;
 
 	if (text == NULL)
 		abort();
 	text[at++] = '[';
 	for (size_t i = 0; i < n; i++)
-		at += (size_t)sprintf(text + at,
+		at += (size_t)snprintf(text + at, room - at,
 		    "%s{\"base_host_virt_addr\":%zu,\"size\":4096,\"offset\":%zu}",
 		    i == 0 ? "" : ",", 65536 + i * 8192, i * 4096);
 	text[at] = ']';

@@ -81,6 +81,8 @@ send_message(int fd, const char *bytes, size_t n, const int *fds, size_t nr_fds)
 		msg.msg_control = control.bytes;
 		msg.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
 		c = CMSG_FIRSTHDR(&msg);
+		if (c == NULL)
+			abort();
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
 		c->cmsg_len = CMSG_LEN(nr_fds * sizeof(int));

@@ -43,7 +43,9 @@ do_openat2(void)
 static long
 do_opendir(void)
 {
-	return opendir("/") == NULL ? -1 : 0;
+	DIR *dir = opendir("/");
+
+	return dir == NULL ? -1 : closedir(dir);
 }
 
 static long
