@@ -122,6 +122,9 @@ def signature(lines, brace):
 
 
 def check_c(path):
+    if not os.path.exists(path):
+        found(path, 1, "listed in GNUmakefile but not there")
+        return
     with open(path, encoding="utf-8") as f:
         raw = f.read()
     lines = raw.splitlines()
