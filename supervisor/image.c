@@ -147,27 +147,22 @@ below(const char *root, const char *path)
 	return path + n + 1;
 }
 
-/* The most specific root: one may lie in another. */
-static int
-find_root(const struct supervisor *sup, const struct ask *ask, const char *path,
-    const char **ret_root, const char **ret_rest)
+/* The most specific root, since one may lie in another, and what is below it; or NULL. */
+static const char *
+find_root(const struct supervisor *sup, const char *path, const char **ret_rest)
 {
 	const struct options_list *roots = &sup->options.image_root;
+	const char *root = NULL;
 
-	*ret_rest = NULL;
 	for (size_t i = 0; i < roots->nr; i++) {
 		const char *rest = below(roots->items[i], path);
 
-		if (rest && (!*ret_rest || rest > *ret_rest)) {
+		if (rest && (!root || rest > *ret_rest)) {
 			*ret_rest = rest;
-			*ret_root = roots->items[i];
+			root = roots->items[i];
 		}
 	}
-	if (*ret_rest)
-		return 0;
-	return refuse(ask, -EXDEV,
-	    "image %s is below no image root; move it there or add its directory with --image-root",
-	    ask->path);
+	return root;
 }
 
 static int
@@ -315,13 +310,17 @@ image_open(struct supervisor *sup, const struct peer *peer, const char *path, st
 {
 	const struct ask ask = {path, why, why_bytes};
 	char plain[PATH_MAX];
-	const char *root = NULL, *rest = NULL;
+	const char *rest = NULL;
 	int r = normalise(&ask, plain);
 
-	if (r == 0)
-		r = find_root(sup, &ask, plain, &root, &rest);
 	if (r < 0)
 		return r;
+	const char *root = find_root(sup, plain, &rest);
+	if (!root)
+		return refuse(&ask, -EXDEV,
+		    "image %s is below no image root; move it there or add its directory with "
+		    "--image-root",
+		    path);
 	bool switches = priv_is_available(PRIV_CLIENT_FILES);
 	if (peer->uid == 0 && (geteuid() == 0 || priv_is_available(PRIV_ROOT_FILES)))
 		return open_for_root(&ask, root, rest, ret);
