@@ -74,7 +74,7 @@ def check_calls(path, raw, text):
         where = raw if "TODO" in pattern else text if "log_" in pattern else code
         for number, line in enumerate(where.splitlines(), 1):
             if re.search(pattern, line):
-                found(path, number, "%s: %s" % (line.strip(), why))
+                found(path, number, "%s: %s" % (raw.splitlines()[number - 1].strip(), why))
 
 
 def check_includes(path, text):
