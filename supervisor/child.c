@@ -95,6 +95,17 @@ child_nr_sessions(const struct child *child)
 	return n;
 }
 
+uint64_t
+child_nr_serving(const struct child *child)
+{
+	const struct list *link;
+	uint64_t n = 0;
+
+	list_for_each(link, &child->sessions)
+		n += list_entry(link, const struct session, on_child)->uffd >= 0;
+	return n;
+}
+
 int
 child_send(struct child *child, const struct ipc_msg *msg, const int *fds, size_t nr_fds)
 {
@@ -112,7 +123,11 @@ child_send(struct child *child, const struct ipc_msg *msg, const int *fds, size_
 void
 child_check_empty(struct child *child)
 {
-	if (list_is_empty(&child->sessions) && child_fsm_has(child->state, CHILD_EV_EMPTY))
+	/* Without a link it is of no use to a session that still waits for its VMM. */
+	bool empty = child->state == CHILD_UNLINKED ? child_nr_serving(child) == 0
+						    : list_is_empty(&child->sessions);
+
+	if (empty && child_fsm_has(child->state, CHILD_EV_EMPTY))
 		child_step(child, CHILD_EV_EMPTY, NULL);
 }
 
@@ -128,15 +143,16 @@ child_on_ready(struct child *child)
 void
 child_on_unlinked(struct child *child)
 {
-	uint64_t n = child_nr_sessions(child);
+	uint64_t n = child_nr_serving(child);
 
 	heartbeat_stop(child);
 	endpoint_close(&child->ep);
 	if (n > 0)
 		child_log(child, LOG_LEVEL_ERR,
-		    "lost its link while it serves, sessions=%" PRIu64
-		    "; they are served as long as it lives, but cannot be completed",
+		    "lost its link, serving=%" PRIu64
+		    "; served on as long as it lives, but they cannot be completed",
 		    n);
+	sessions_on_child_unlinked(&child->sup->sessions, child);
 }
 
 /* What becomes of its version, for the last line of its life. */
@@ -156,7 +172,8 @@ describe_future(struct child *child, char *text, size_t bytes)
 void
 child_on_gone(struct child *child)
 {
-	uint64_t lost = child_nr_sessions(child);
+	uint64_t lost = child_nr_serving(child);
+	uint64_t waiting = child_nr_sessions(child) - lost;
 	char future[64];
 
 	child_reap_stop(child);
@@ -171,6 +188,7 @@ child_on_gone(struct child *child)
 	    lost > 0		? LOG_LEVEL_ERR
 		: child->failed ? LOG_LEVEL_WARNING
 				: LOG_LEVEL_NOTICE,
-	    "%s, sessions_lost=%" PRIu64 "; %s", child->obituary, lost, future);
+	    "%s, sessions_lost=%" PRIu64 ", sessions_waiting=%" PRIu64 "; %s", child->obituary,
+	    lost, waiting, future);
 	sessions_on_child_gone(&child->sup->sessions, child, child->obituary);
 }

@@ -51,6 +51,7 @@ struct child {
 	char partial[256];    /* the line that it is writing */
 	size_t partial_bytes;
 	char obituary[512]; /* how it ended, in words; empty while it lives */
+	char cause[160];    /* why we lost patience with it, in words; empty when we did not */
 	bool failed;	    /* it ended otherwise than it was told to */
 	struct log_limit said;
 };
@@ -80,6 +81,8 @@ void child_free(struct child *child);
 /* Still has, or will have, a link that new sessions can go over. */
 bool child_takes_sessions(const struct child *child);
 uint64_t child_nr_sessions(const struct child *child);
+/* Those whose VM would freeze without it; the others wait for a VMM and can move. */
+uint64_t child_nr_serving(const struct child *child);
 
 /* Starts the clock of the first state; call it once the child is on the fleet's list. */
 void child_fsm_start(struct child *child);

@@ -134,11 +134,11 @@ deadline_hello(const struct child *child)
 	return child->sup->options.hello_timeout_ms;
 }
 
-/* A worker that serves goes on without a link, and so it may; see drain.h. */
+/* A worker that serves goes on serving without a link: better than a frozen VM. */
 static uint64_t
 deadline_unlinked(const struct child *child)
 {
-	return list_is_empty(&child->sessions) ? UNLINKED_MS : 0;
+	return child_nr_serving(child) == 0 ? UNLINKED_MS : 0;
 }
 
 static uint64_t
@@ -162,6 +162,20 @@ deadline_ms(const struct child *child)
 
 /* --- The mutator ----------------------------------------------------------------- */
 
+static const char *
+what_was_late(enum child_state state)
+{
+	switch (state) {
+	case CHILD_STARTING:
+	case CHILD_UNWANTED:
+		return "it did not say HELLO in time";
+	case CHILD_UNLINKED:
+		return "it let go of its link and did not exit";
+	default:
+		return "it did not exit in time";
+	}
+}
+
 static void
 on_deadline(struct ev_loop *loop, ev_timer *w, int events)
 {
@@ -169,7 +183,7 @@ on_deadline(struct ev_loop *loop, ev_timer *w, int events)
 
 	(void)loop;
 	(void)events;
-	child_step(child, CHILD_EV_DEADLINE, NULL);
+	child_step(child, CHILD_EV_DEADLINE, what_was_late(child->state));
 }
 
 static uint64_t
@@ -217,6 +231,20 @@ log_step(const struct child *child, enum child_state from, enum child_event even
 	    consequence != NULL ? consequence : "", deadline);
 }
 
+/* The first reason is the one that counts. */
+static void
+lose_patience(struct child *child, enum child_event event, const char *consequence)
+{
+	child->failed = true;
+	if (child->cause[0] != '\0')
+		return;
+	if (consequence != NULL)
+		snprintf(child->cause, sizeof(child->cause), "%s", consequence);
+	else
+		snprintf(child->cause, sizeof(child->cause), "%s in state %s", event_names[event],
+		    state_names[child->state]);
+}
+
 void
 child_step(struct child *child, enum child_event event, const char *consequence)
 {
@@ -235,7 +263,7 @@ child_step(struct child *child, enum child_event event, const char *consequence)
 			return;
 	}
 	if (event == CHILD_EV_LIED || event == CHILD_EV_HUNG || event == CHILD_EV_DEADLINE)
-		child->failed = true;
+		lose_patience(child, event, consequence);
 	/* Set before the action runs: an action may step again. */
 	child->state = row->next;
 	if (row->next == from && event != CHILD_EV_DEADLINE) {

@@ -48,14 +48,14 @@ on_hello(struct child *child, const struct ipc_hello *msg, int *fds)
 	if (!child_fsm_has(child->state, CHILD_EV_HELLO))
 		return -EPROTO;
 	if (msg->protocol != IPC_PROTOCOL) {
-		snprintf(consequence, sizeof(consequence),
-		    "speaks protocol %" PRIu32 ", not %u; killed", msg->protocol, IPC_PROTOCOL);
+		snprintf(consequence, sizeof(consequence), "speaks protocol %" PRIu32 ", not %u",
+		    msg->protocol, IPC_PROTOCOL);
 		child_step(child, CHILD_EV_LIED, consequence);
 		return 0;
 	}
 	if (strcmp(msg->version, child->version) != 0) {
 		snprintf(consequence, sizeof(consequence),
-		    "its file is installed as %s but is version %s; killed", child->version,
+		    "its file is installed as %s but is version %s", child->version,
 		    version_is_valid(msg->version) ? msg->version : "(invalid)");
 		child_step(child, CHILD_EV_LIED, consequence);
 		return 0;
@@ -132,8 +132,8 @@ on_message(struct endpoint *ep, const struct ipc_msg *msg, int *fds)
 
 	child_log(child, LOG_LEVEL_DEBUG, "%s", ipc_type_name(msg->type));
 	if (early || dispatch(child, msg, fds) < 0) {
-		snprintf(consequence, sizeof(consequence), "%s %s; killed",
-		    ipc_type_name(msg->type), early ? "before HELLO" : "that makes no sense");
+		snprintf(consequence, sizeof(consequence), "%s %s", ipc_type_name(msg->type),
+		    early ? "before HELLO" : "that makes no sense");
 		child_step(child, CHILD_EV_LIED, consequence);
 	}
 	child_check_empty(child);
@@ -146,8 +146,8 @@ on_down(struct endpoint *ep, int error, enum ipc_error fault)
 	char consequence[128];
 
 	if (fault != IPC_OK) {
-		snprintf(consequence, sizeof(consequence), "malformed frame: %s; killed",
-		    ipc_error_text(fault));
+		snprintf(
+		    consequence, sizeof(consequence), "malformed frame: %s", ipc_error_text(fault));
 		child_step(child, CHILD_EV_LIED, consequence);
 		return;
 	}

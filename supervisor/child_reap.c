@@ -90,15 +90,18 @@ compose_obituary(struct child *child, const siginfo_t *info)
 {
 	char how[96];
 	char report[128];
+	size_t n;
 
 	describe_exit(info, how, sizeof(how));
 	if (child_spawn_report(child, report, sizeof(report)))
 		snprintf(child->obituary, sizeof(child->obituary), "%s: %s", how, report);
-	else if (child->failed && child->last_words[0] != '\0')
-		snprintf(child->obituary, sizeof(child->obituary), "%s, last words: \"%s\"", how,
-		    child->last_words);
 	else
-		snprintf(child->obituary, sizeof(child->obituary), "%s", how);
+		snprintf(child->obituary, sizeof(child->obituary), "%s%s%s", how,
+		    child->cause[0] != '\0' ? ": " : "", child->cause);
+	n = strlen(child->obituary);
+	if (child->failed && child->last_words[0] != '\0')
+		snprintf(child->obituary + n, sizeof(child->obituary) - n, ", last words: \"%s\"",
+		    child->last_words);
 }
 
 /* --- What it says ---------------------------------------------------------------- */
@@ -185,7 +188,7 @@ on_exit_watch(struct ev_loop *loop, ev_io *w, int events)
 	if (!was_told(child, &info))
 		child->failed = true;
 	compose_obituary(child, &info);
-	child_step(child, CHILD_EV_EXITED, child->obituary);
+	child_step(child, CHILD_EV_EXITED, NULL);
 }
 
 void

@@ -317,8 +317,9 @@ fleet_set_current(struct fleet *fleet, const char *version)
 
 	memcpy(previous, fleet->current, sizeof(previous));
 	snprintf(fleet->current, sizeof(fleet->current), "%s", version);
-	log_notice("fleet: current version is %s, was %s; workers of other versions drain",
-	    fleet->current, previous[0] != '\0' ? previous : "none");
+	if (strcmp(previous, version) != 0)
+		log_notice("fleet: current version is %s, was %s; workers of other versions drain",
+		    fleet->current, previous[0] != '\0' ? previous : "none");
 	drain_others(fleet->sup, version, "outdated");
 }
 

@@ -28,15 +28,15 @@ ping(struct child *child)
 static void
 miss(struct child *child)
 {
-	uint64_t n = child_nr_sessions(child);
+	uint64_t n = child_nr_serving(child);
 
 	if (++child->missed < child->sup->options.heartbeat_misses)
 		return;
 	if (n == 0 && child_fsm_has(child->state, CHILD_EV_HUNG))
-		child_step(child, CHILD_EV_HUNG, "killed: nothing is lost with it");
+		child_step(child, CHILD_EV_HUNG, "it does not answer heartbeats");
 	else if (child->missed == child->sup->options.heartbeat_misses)
 		child_log(child, LOG_LEVEL_ERR,
-		    "hung: heartbeats_missed=%" PRIu32 ", sessions=%" PRIu64
+		    "hung: heartbeats_missed=%" PRIu32 ", serving=%" PRIu64
 		    "; left alone, its fault threads may still serve",
 		    child->missed, n);
 }

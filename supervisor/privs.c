@@ -86,6 +86,8 @@ privs_init(void)
 	cap_t wanted = cap_init();
 	int r = 0;
 
+	if (sets != NULL)
+		cap_free(sets);
 	sets = cap_get_proc();
 	if (wanted == NULL || sets == NULL)
 		r = -errno;
@@ -169,5 +171,8 @@ privs_drop_all(void)
 		r = -errno;
 	if (none != NULL)
 		cap_free(none);
+	/* What a scope gives back later must not ask for them again. */
+	if (r == 0 && sets != NULL)
+		cap_clear(sets);
 	return r;
 }

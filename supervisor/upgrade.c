@@ -64,14 +64,11 @@ finish(struct supervisor *sup, int error, const char *why)
 }
 
 static void
-fail(struct supervisor *sup, const char *reason)
+fail(struct supervisor *sup, const char *why)
 {
-	char why[640];
-
-	snprintf(why, sizeof(why), "version %s did not start: %s; version %s stays current",
-	    sup->upgrade->version, reason,
+	log_err("upgrade: version %s did not start: %s; version %s stays current",
+	    sup->upgrade->version, why,
 	    sup->fleet.current[0] != '\0' ? sup->fleet.current : "none");
-	log_err("upgrade: %s", why);
 	finish(sup, -ECHILD, why);
 }
 

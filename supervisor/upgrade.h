@@ -8,8 +8,8 @@
 
 struct supervisor;
 
-/* error is 0 or a negative errno; why is a sentence (with the last words of a
- * version that failed).  Called once, from the loop. */
+/* error is 0 or a negative errno; why says in words what stopped it (with the
+ * last words of a worker that died).  Called once, from the loop. */
 typedef void (*upgrade_done_fn)(void *arg, int error, const char *why);
 
 /* 0: done will be called.  -EBUSY another upgrade runs, -ENOENT not installed,
