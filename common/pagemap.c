@@ -270,7 +270,16 @@ pagemap_count(const struct pagemap *map, struct pagemap_counts *ret)
 uint64_t
 pagemap_counter(const struct pagemap *map, enum counter counter)
 {
-	if (!map->header)
-		return 0;
-	return atomic_load_explicit(&map->header->counters[counter], memory_order_relaxed);
+	uint64_t value = 0;
+
+	for (unsigned lane = 0; map->header && lane < COUNTER_LANES; lane++) {
+		uint64_t n = atomic_load_explicit(
+		    &map->header->counters[lane][counter], memory_order_relaxed);
+
+		if (!counter_is_max(counter))
+			value += n;
+		else if (n > value)
+			value = n;
+	}
+	return value;
 }

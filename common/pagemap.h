@@ -39,6 +39,14 @@ enum counter {
 	COUNTER_COUNT
 };
 
+/* Each counter is kept twice, so that the fault thread, which has its lane to itself,
+ * counts without a locked instruction. */
+enum counter_lane {
+	COUNTER_LANE_FAULTS, /* written by the fault thread alone */
+	COUNTER_LANE_OTHERS, /* by every other thread, atomically */
+	COUNTER_LANES
+};
+
 /* One contiguous range of guest memory in the VMM's address space. */
 struct region {
 	uint64_t host_addr;  /* first byte, in the VMM; page_bytes aligned */
@@ -53,7 +61,7 @@ struct pagemap_header {
 	_Atomic uint32_t nr_regions; /* 0 before the handshake; published last */
 	uint64_t nr_pages;	     /* bytes in the map */
 	struct region regions[PAGEMAP_MAX_REGIONS];
-	_Atomic uint64_t counters[COUNTER_COUNT];
+	_Alignas(64) _Atomic uint64_t counters[COUNTER_LANES][COUNTER_COUNT];
 };
 
 _Static_assert(sizeof(struct pagemap_header) <= PAGEMAP_HEADER_BYTES, "header");

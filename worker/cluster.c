@@ -32,6 +32,18 @@ cluster_init(struct cluster *c, uint32_t min_pages, uint32_t max_pages)
 		c->streams[i].next = UINT64_MAX;
 }
 
+/* Eight cells at once: is one of them settled or under way, and not in the background? */
+static bool
+has_demanded(const _Atomic uint8_t *cells)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	uint64_t word;
+
+	/* A hint: a stale cell only makes this fault a little nearer or farther. */
+	memcpy(&word, (const void *)cells, sizeof(word));
+	return ((word | word >> 1) & ~(word >> 2) & ones) != 0;
+}
+
 static bool
 was_demanded(const struct pagemap *map, uint64_t page)
 {
@@ -43,19 +55,23 @@ was_demanded(const struct pagemap *map, uint64_t page)
 static bool
 is_near(const struct pagemap *map, const struct run *at)
 {
-	uint64_t nr = region_nr_pages(at->region);
+	uint64_t nr = region_nr_pages(at->region), base = region_map_first(at->region);
 	uint64_t low = at->first & ~(uint64_t)(CLUSTER_NEAR_PAGES - 1);
-	uint64_t high = low + CLUSTER_NEAR_PAGES < nr ? low + CLUSTER_NEAR_PAGES : nr;
-	uint64_t base = region_map_first(at->region);
 
-	if (low > 0)
-		low = at->first == low ? low - 1 : low;
-	for (uint64_t p = low; p < high; p++) {
+	if (at->first > 0 && was_demanded(map, base + at->first - 1))
+		return true;
+	if (low + CLUSTER_NEAR_PAGES <= nr)
+		return has_demanded(&map->pages[base + low]) ||
+		    has_demanded(&map->pages[base + low + 8]);
+	for (uint64_t p = low; p < nr; p++) {
 		if (p != at->first && was_demanded(map, base + p))
 			return true;
 	}
 	return false;
 }
+
+_Static_assert(CLUSTER_NEAR_PAGES == 16, "two words");
+_Static_assert(PAGE_F_BACKGROUND == 4 && PAGE_STATE_MASK == 3, "bits that has_demanded() shifts");
 
 static void
 note(struct cluster *c, bool near)
@@ -103,18 +119,21 @@ struct run
 cluster_window(struct cluster *c, const struct pagemap *map, const struct run *at)
 {
 	uint64_t page = run_map(at);
+	uint64_t most = c->max_pages * PAGE_BYTES / at->region->page_bytes;
 	struct cluster_stream *stream = find_stream(c, page);
 	struct run window;
 	uint32_t pages;
 
+	if (most <= 1)
+		return *at;
 	note(c, is_near(map, at));
 	pages = by_locality(c);
 	if (stream != NULL && stream->pages * 2 > pages)
 		pages = stream->pages * 2;
 	if (pages < c->min_pages)
 		pages = c->min_pages;
-	if (pages > c->max_pages)
-		pages = c->max_pages;
+	if (pages > most)
+		pages = (uint32_t)most;
 	window = aligned_window(at, pages);
 	if (stream == NULL) {
 		stream = &c->streams[c->oldest];

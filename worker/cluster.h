@@ -29,7 +29,7 @@ struct cluster_stream {
 };
 
 struct cluster {
-	uint32_t min_pages; /* powers of two */
+	uint32_t min_pages; /* of 4 KiB; powers of two */
 	uint32_t max_pages;
 	uint32_t near_q16; /* share of near faults, 65536 is all */
 	uint32_t oldest;   /* the stream that is replaced next */

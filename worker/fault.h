@@ -18,6 +18,12 @@ void *fault_main(void *arg);
  * answered.  The copy lock is held.  Returns how many of the events are faults. */
 size_t fault_apply_removals(struct session *s, const struct uffd_msg *msgs, size_t nr);
 
+/* Once, before the first thread: the signal that ends a wait is blocked everywhere else. */
+void fault_init_signal(void);
+
+/* Makes the fault thread look at session.stop, which is set already. */
+void fault_interrupt(struct session *s);
+
 /* Makes every thread of the VMM that waits fault again. */
 void fault_wake_all(struct session *s);
 

@@ -23,7 +23,7 @@ remove_in_region(struct session *s, const struct region *r, uint64_t start, uint
 	for (uint64_t p = first; p < last; p++)
 		page_step(&s->map, region_map_first(r) + p, PAGE_EV_REMOVE);
 	if (last > first)
-		session_count(s, COUNTER_PAGES_REMOVED, last - first);
+		session_fault_count(s, COUNTER_PAGES_REMOVED, last - first);
 }
 
 static void

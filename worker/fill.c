@@ -60,16 +60,24 @@ unmark(struct session *s, uint64_t first, uint64_t nr)
 }
 
 static void
+count(struct session *s, enum fill_why why, enum counter counter, uint64_t n)
+{
+	if (why == FILL_FOR_FAULT)
+		session_fault_count(s, counter, n);
+	else
+		session_count(s, counter, n);
+}
+
+static void
 count_filled(struct session *s, uint64_t nr, uint64_t bytes, bool zeros, enum fill_why why)
 {
-	if (zeros)
-		session_count(s, COUNTER_PAGES_ZEROED, nr);
-	else if (why == FILL_FOR_BACKGROUND)
-		session_count(s, COUNTER_PAGES_BACKGROUND, nr);
-	else
-		session_count(s, COUNTER_PAGES_DEMAND, nr);
-	if (!zeros)
-		session_count(s, COUNTER_IMAGE_BYTES_READ, bytes);
+	if (zeros) {
+		count(s, why, COUNTER_PAGES_ZEROED, nr);
+		return;
+	}
+	count(s, why, why == FILL_FOR_BACKGROUND ? COUNTER_PAGES_BACKGROUND : COUNTER_PAGES_DEMAND,
+	    nr);
+	count(s, why, COUNTER_IMAGE_BYTES_READ, bytes);
 }
 
 /* One ioctl for the pages [first, first + nr) of a region, all of them marked. */
@@ -78,7 +86,6 @@ fill_once(struct session *s, const struct run *run, const void *src, struct uffd
 {
 	uint64_t bytes = run_bytes(run);
 
-	session_count(s, COUNTER_COPIES, 1);
 	if (src == NULL && run->region->page_bytes == HUGE_BYTES)
 		return uffd_fill(s->uffd, run_host(run), huge_zeros, HUGE_BYTES, f);
 	return uffd_fill(s->uffd, run_host(run), src, bytes, f);
@@ -90,7 +97,7 @@ page_exists(struct session *s, const struct run *page, enum fill_why why)
 {
 	settle(s, run_map(page), 1, why);
 	uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
-	session_count(s, COUNTER_FILL_EXISTS, 1);
+	count(s, why, COUNTER_FILL_EXISTS, 1);
 }
 
 /*
@@ -125,6 +132,7 @@ fill_run(
 		result = fill_once(s, &rest,
 		    src == NULL ? NULL : (const char *)src + ret->nr_done * page_bytes, &f);
 		(void)fault(FAULT_FILL_AFTER_IOCTL);
+		count(s, why, COUNTER_COPIES, 1);
 		done = f.done_bytes / page_bytes;
 		settle(s, run_map(&rest), done, why);
 		count_filled(s, done, f.done_bytes, src == NULL, why);
@@ -154,12 +162,12 @@ fill_again(struct session *s, const struct run *page)
 	if (result == UFFD_EXISTS) {
 		/* Another fill was faster than this event: nobody was woken by ours. */
 		uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
-		session_count(s, COUNTER_FILL_EXISTS, 1);
+		session_fault_count(s, COUNTER_FILL_EXISTS, 1);
 		return FILL_DONE;
 	}
 	if (result == UFFD_DONE) {
 		page_step(&s->map, run_map(page), PAGE_EV_ZEROED);
-		session_count(s, COUNTER_PAGES_ZEROED, 1);
+		session_fault_count(s, COUNTER_PAGES_ZEROED, 1);
 	}
 	return result_of(result);
 }

@@ -22,9 +22,11 @@ enum fill_result {
 	FILL_FAILED,	 /* see error */
 };
 
+/* The copy lock is held for all but the first. */
 enum fill_why {
-	FILL_FOR_FAULT,
-	FILL_FOR_BACKGROUND, /* the copy lock is held */
+	FILL_FOR_FAULT,	     /* by the fault thread */
+	FILL_FOR_READ,	     /* for a fault, by a thread that waited for its page */
+	FILL_FOR_BACKGROUND, /* for nobody */
 };
 
 struct fill {

@@ -77,7 +77,7 @@ fill_locked(struct session *s, const struct run *page, const void *buf, struct f
 
 	for (;;) {
 		copylock_background(&s->copylock);
-		result = fill_run(s, page, buf, FILL_FOR_FAULT, fill);
+		result = fill_run(s, page, buf, FILL_FOR_READ, fill);
 		copylock_background_done(&s->copylock);
 		if (result != FILL_AGAIN || atomic_load(&s->stop))
 			return result;

@@ -12,6 +12,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "version_gen.h"
+#include "worker/fault.h"
 #include "worker/pager.h"
 #include "worker/sandbox.h"
 #include "worker/selftest.h"
@@ -88,6 +89,7 @@ main(int argc, char **argv)
 		fatal("PAGER_FAULT names a fault point that does not exist");
 	require_descriptors();
 	signal(SIGPIPE, SIG_IGN);
+	fault_init_signal();
 	if (fault(FAULT_WORKER_START))
 		_exit(EXITCODE_FATAL);
 	pager_init(&pager);

@@ -5,12 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "common/xalloc.h"
 #include "worker/complete.h"
+#include "worker/fault.h"
 #include "worker/image.h"
 #include "worker/pager.h"
 #include "worker/session_vmm.h"
@@ -130,7 +130,6 @@ destroy(struct session *s)
 	fd_closep(&s->listener);
 	fd_closep(&s->uffd);
 	fd_closep(&s->connection);
-	fd_closep(&s->stop_fd);
 	iolane_fini(&s->iolane);
 	copylock_fini(&s->copylock);
 	free(s);
@@ -145,7 +144,7 @@ new_session(struct pager *pager, const struct ipc_session_open *msg)
 	s->pager = pager;
 	s->number = msg->session;
 	snprintf(s->name, sizeof(s->name), "%s", msg->name);
-	s->listener = s->connection = s->uffd = s->stop_fd = -1;
+	s->listener = s->connection = s->uffd = -1;
 	s->image_bytes = msg->image_bytes;
 	s->flags = msg->flags;
 	s->spin_us = msg->spin_us;
@@ -166,9 +165,6 @@ take_descriptors(struct session *s, const struct ipc_session_open *msg, int *fds
 		return r;
 	if (s->map.nr_pages < (msg->image_bytes + PAGE_BYTES - 1) / PAGE_BYTES)
 		return -EPROTO;
-	s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (s->stop_fd < 0)
-		return -errno;
 	r = image_get(s->pager, fds[1], msg->image_bytes, &s->image);
 	if (r < 0)
 		return r;
@@ -230,14 +226,11 @@ session_abort(struct session *s)
 static void
 stop_threads(struct session *s)
 {
-	uint64_t one = 1;
-
 	session_vmm_stop(s);
 	atomic_store(&s->completion.abort, true);
 	atomic_store(&s->stop, true);
 	iolane_stop(&s->iolane);
-	if (write(s->stop_fd, &one, sizeof(one)) != (ssize_t)sizeof(one))
-		session_log(s, LOG_LEVEL_ERR, "its fault thread cannot be told to stop");
+	fault_interrupt(s);
 	pager_wake(s->pager);
 }
 

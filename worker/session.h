@@ -61,10 +61,10 @@ struct session {
 	uint64_t number;
 	char name[128];
 	enum session_state state;
-	int listener;	/* owned until it serves no more; -1 */
-	int connection; /* owned; -1 */
-	int uffd;	/* owned; -1 */
-	int stop_fd;	/* owned; an eventfd that ends the fault thread */
+	int listener;	       /* owned until it serves no more; -1 */
+	int connection;	       /* owned; -1 */
+	int uffd;	       /* owned; -1 */
+	_Atomic int fault_tid; /* the fault thread, for the signal that ends its wait; 0: none */
 	ev_io accepting;
 	ev_io reading;
 	struct handshake *handshake; /* owned while it runs */
@@ -117,25 +117,54 @@ const char *session_state_name(enum session_state state);
 void session_log(const struct session *s, enum log_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Threads. */
+/* Any thread but a fault thread. */
 static inline void
 session_count(const struct session *s, enum counter counter, uint64_t n)
 {
+	_Atomic uint64_t *cell = &s->map.header->counters[COUNTER_LANE_OTHERS][counter];
+
 	if (n != 0)
-		atomic_fetch_add_explicit(
-		    &s->map.header->counters[counter], n, memory_order_relaxed);
+		atomic_fetch_add_explicit(cell, n, memory_order_relaxed);
 }
 
 static inline void
 session_count_max(const struct session *s, enum counter counter, uint64_t value)
 {
-	_Atomic uint64_t *cell = &s->map.header->counters[counter];
+	_Atomic uint64_t *cell = &s->map.header->counters[COUNTER_LANE_OTHERS][counter];
 	uint64_t seen = atomic_load_explicit(cell, memory_order_relaxed);
 
 	while (seen < value &&
 	    !atomic_compare_exchange_weak_explicit(
 		cell, &seen, value, memory_order_relaxed, memory_order_relaxed))
 		;
+}
+
+/* The fault thread, or who acts in its place under the copy lock: the lane's one writer. */
+static inline void
+session_fault_set(const struct session *s, enum counter counter, uint64_t value)
+{
+	atomic_store_explicit(
+	    &s->map.header->counters[COUNTER_LANE_FAULTS][counter], value, memory_order_relaxed);
+}
+
+static inline uint64_t
+session_fault_get(const struct session *s, enum counter counter)
+{
+	return atomic_load_explicit(
+	    &s->map.header->counters[COUNTER_LANE_FAULTS][counter], memory_order_relaxed);
+}
+
+static inline void
+session_fault_count(const struct session *s, enum counter counter, uint64_t n)
+{
+	session_fault_set(s, counter, session_fault_get(s, counter) + n);
+}
+
+static inline void
+session_fault_max(const struct session *s, enum counter counter, uint64_t value)
+{
+	if (session_fault_get(s, counter) < value)
+		session_fault_set(s, counter, value);
 }
 
 #endif

@@ -89,8 +89,14 @@ test_create(void)
 	is_int(pagemap_counter(&b.supervisor, COUNTER_FAULTS), 0, "counters start at 0");
 	is_counts(&b, (struct pagemap_counts){0}, "before the handshake");
 	put(&b, 3, PAGE_PRESENT);
-	atomic_fetch_add(&b.worker.header->counters[COUNTER_FAULTS], 3);
-	is_int(pagemap_counter(&b.supervisor, COUNTER_FAULTS), 3, "what one writes the other sees");
+	atomic_fetch_add(&b.worker.header->counters[COUNTER_LANE_FAULTS][COUNTER_FAULTS], 3);
+	atomic_fetch_add(&b.worker.header->counters[COUNTER_LANE_OTHERS][COUNTER_FAULTS], 4);
+	is_int(
+	    pagemap_counter(&b.supervisor, COUNTER_FAULTS), 7, "both lanes of one the other sees");
+	atomic_store(&b.worker.header->counters[COUNTER_LANE_FAULTS][COUNTER_FAULT_MAX_NANOS], 5);
+	atomic_store(&b.worker.header->counters[COUNTER_LANE_OTHERS][COUNTER_FAULT_MAX_NANOS], 3);
+	is_int(
+	    pagemap_counter(&b.supervisor, COUNTER_FAULT_MAX_NANOS), 5, "the larger of two maxima");
 	is_int(atomic_load(&b.supervisor.pages[3]), PAGE_PRESENT, "in the pages too");
 	both_drop(&b);
 	ok(!b.worker.header && b.worker.nr_pages == 0, "unmapped");
