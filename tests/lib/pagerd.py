@@ -8,6 +8,7 @@
 
 Every wait is for an event: the readiness descriptor, a line of the log, an answer."""
 import ctypes
+import fcntl
 import http.client
 import json
 import os
@@ -22,6 +23,7 @@ import threading
 import time
 import urllib.parse
 
+import tap
 import vmm
 
 DEADLINE_S = 60
@@ -54,6 +56,41 @@ class ApiError(Exception):
     @property
     def code(self):
         return self.body.get("code") if isinstance(self.body, dict) else None
+
+
+class Answer:
+    def __init__(self, status, headers, text):
+        self.status = status
+        self.headers = headers
+        self.text = text
+
+    @property
+    def json(self):
+        return json.loads(self.text) if self.text else None
+
+
+class Pending(threading.Thread):
+    """A call that is under way.  end() gives its result or raises what it raised."""
+
+    def __init__(self, function, *arguments, **keywords):
+        super().__init__(daemon=True)
+        self.call = lambda: function(*arguments, **keywords)
+        self.result = self.error = None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = self.call()
+        except Exception as error:  # raised again by end()
+            self.error = error
+
+    def end(self, timeout=DEADLINE_S):
+        self.join(timeout)
+        if self.is_alive():
+            raise TimeoutError("a call has not ended in %s s" % timeout)
+        if self.error:
+            raise self.error
+        return self.result
 
 
 class Log:
@@ -130,6 +167,8 @@ class Pagerd:
             self.env["PAGER_WORKER_FAULT"] = worker_fault
         self.process = None
         self.log = None
+        self.pulse = None
+        self.failures_before = tap.failures
         if start:
             self.start()
 
@@ -140,6 +179,12 @@ class Pagerd:
         shutil.copy(path, target)
         os.chmod(target, 0o755)
         return target
+
+    def install_fake(self, version, script):
+        """A version whose worker does what the script says: tests/fake/fake_worker.c."""
+        target = self.install(version, os.path.join(vmm.BUILD, "tests", "fake", "fake_worker"))
+        with open(target, "ab") as f:
+            f.write(b"\nfake: %s\n" % script.encode())
 
     def argv(self):
         argv = [program("pagerd"), "--run-dir", self.run, "--worker-dir", self.workers,
@@ -182,21 +227,29 @@ class Pagerd:
         s.connect(self.socket)
         return s
 
-    def call(self, method, path, body=None, timeout=DEADLINE_S):
-        """The parsed answer; ApiError for 4xx and 5xx."""
+    def request(self, method, path, body=None, timeout=DEADLINE_S):
+        """The answer, whatever it says.  body is bytes, or what becomes JSON."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection = self.connect(timeout)
         try:
-            data = None if body is None else json.dumps(body)
-            connection.request(method, path, body=data,
-                               headers={"Content-Type": "application/json"} if data else {})
+            connection.request(method, path, body=data)
             answer = connection.getresponse()
-            text = answer.read().decode()
+            return Answer(answer.status, answer.headers, answer.read().decode())
         finally:
             connection.close()
-        parsed = json.loads(text) if text else None
+
+    def call(self, method, path, body=None, timeout=DEADLINE_S):
+        """The parsed answer; ApiError for 4xx and 5xx."""
+        answer = self.request(method, path, body, timeout)
         if answer.status >= 400:
-            raise ApiError(answer.status, parsed)
-        return parsed
+            raise ApiError(answer.status, answer.json)
+        return answer.json
+
+    def error_of(self, method, path, body=None, timeout=DEADLINE_S):
+        """(status, code, sentence) of an answer that is an error, (status, None, None) else."""
+        answer = self.request(method, path, body, timeout)
+        parsed = answer.json if answer.status >= 400 else {}
+        return answer.status, parsed.get("code"), parsed.get("error")
 
     @staticmethod
     def path(session_id, tail=""):
@@ -218,6 +271,30 @@ class Pagerd:
         return self.call("POST", self.path(
             session_id, "/complete" + ("?timeout=" + timeout if timeout else "")))
 
+    def until(self, is_reached, what="it never came", timeout=DEADLINE_S):
+        """Asks pagerd for its health until is_reached().  For what is no event to anybody:
+        each answer comes from a later turn of its loop than the one before."""
+        end = time.monotonic() + timeout
+        while not is_reached():
+            if time.monotonic() > end:
+                raise TimeoutError(what)
+            self.turn()
+
+    def turn(self):
+        """One request and its answer, on a connection that stays."""
+        if not self.pulse:
+            self.pulse = self.connect()
+        self.pulse.request("GET", "/health")
+        return self.pulse.getresponse().read()
+
+    def has_fds(self, pid, count, timeout=DEADLINE_S):
+        """Whether a process has that many descriptors within the time."""
+        try:
+            self.until(lambda: len(fds_of(pid)) == count, timeout=timeout)
+        except TimeoutError:
+            return False
+        return True
+
     def restore(self, image, session_id, **options):
         """A guest that is being served: the VMM of a new session."""
         members = options.pop("members", {})
@@ -233,8 +310,10 @@ class Pagerd:
         return self.versions()[version].get("pid")
 
     def fds(self):
-        """Descriptors that the supervisor holds."""
-        return len(os.listdir("/proc/%d/fd" % self.process.pid))
+        """Descriptors that the supervisor holds, once it has attended to everything."""
+        for _ in range(3):
+            self.turn()
+        return len(fds_of(self.process.pid))
 
     def ctl(self, *arguments, timeout=DEADLINE_S, **keywords):
         return subprocess.run([program("pagerctl"), "--socket", self.socket] + list(arguments),
@@ -259,7 +338,13 @@ class Pagerd:
                     found.append(int(name))
         return found
 
+    def tell_failures(self):
+        if self.log and tap.failures > self.failures_before:
+            tap.note("the end of pagerd's log:\n" + "\n".join(self.log.lines[-60:]))
+
     def destroy(self):
+        if self.pulse:
+            self.pulse.close()
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -276,8 +361,55 @@ class Pagerd:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, kind, error, trace):
+        if error and not isinstance(error, tap.Skip) and self.log:
+            self.failures_before = -1
         self.destroy()
+        self.tell_failures()
+
+
+def fds_of(pid):
+    """What the descriptors of a process are, by number."""
+    found = {}
+    for name in os.listdir("/proc/%d/fd" % pid):
+        try:
+            found[int(name)] = os.readlink("/proc/%d/fd/%s" % (pid, name))
+        except FileNotFoundError:
+            pass
+    return found
+
+
+def status_of(pid):
+    """/proc/PID/status as a dictionary."""
+    with open("/proc/%d/status" % pid, encoding="utf-8") as f:
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in f)}
+
+
+def is_stopped(pid):
+    return status_of(pid)["State"].startswith("T")
+
+
+def other_version():
+    """The worker built as the next version: its number and where it is."""
+    major, minor, patch = VERSION.split(".")
+    version = "%s.%s.%d" % (major, minor, int(patch) + 1)
+    directory = os.path.join(vmm.BUILD, "v" + version)
+    target = os.path.join(directory, "pager-worker")
+    os.makedirs(directory, exist_ok=True)
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    with open(os.path.join(directory, "lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "-s", "-C", vmm.TOP, "--no-print-directory", "-j2", target,
+                        "VERSION=" + version, "B=" + directory] + sanitizers(),
+                       check=True, env=env, stdout=subprocess.DEVNULL)
+    return version, target
+
+
+def sanitizers():
+    """As the build under test has them."""
+    with open(os.path.join(vmm.BUILD, "flags"), encoding="utf-8") as f:
+        match = re.search(r"-fsanitize=([a-z,]+)", f.read())
+    return ["SANITIZE=" + match.group(1)] if match else []
 
 
 def wait_gone(pid, timeout=DEADLINE_S):
