@@ -164,7 +164,7 @@ api_drain(struct api_call *call)
 	sessions = child ? sessions_of(child) : 0;
 	if (fleet_drain(&call->sup->fleet, version) < 0) {
 		api_error(call->req, 404, "not-found",
-		    "no worker of version %s runs; GET /versions lists them", version);
+		    "no worker of version %s runs; the list of versions says which do", version);
 		return;
 	}
 	json = json_object();

@@ -17,7 +17,8 @@ find(struct api_call *call)
 
 	if (!session)
 		api_error(call->req, 404, "not-found",
-		    "there is no session %s; GET /sessions lists them", call->id);
+		    "there is no session %s; the list of sessions has those that there are",
+		    call->id);
 	return session;
 }
 
@@ -193,7 +194,7 @@ complete(struct api_call *call, struct session *session, uint64_t timeout_ms)
 		api_reply(call->req, 200, api_session_json(call->api, session));
 	else if (r == -EBUSY)
 		api_error(call->req, 409, "busy",
-		    "a completion of session %s runs already; GET it with ?wait=graduated",
+		    "a completion of session %s runs already; wait for the session to be graduated",
 		    session->id);
 	else
 		api_error(call->req, 409, "state", "session %s cannot complete: %s", session->id,

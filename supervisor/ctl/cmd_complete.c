@@ -142,18 +142,20 @@ catch_signals(void)
 static enum exitcode
 report(const struct progress *p, const struct client *completing)
 {
+	uint64_t nanos = clock_now_ns() - p->started_ns;
 	char bytes[TEXT_BYTES], time[TEXT_BYTES];
 	json_t *json;
 	enum exitcode code = ctl_finish(p->ctl, completing, &json);
 
 	if (code != EXITCODE_OK)
 		return code;
+	text_bytes(bytes, ctl_u64(json, "guest_bytes"));
 	if (p->ctl->json)
 		ctl_print_json(json);
+	else if (nanos < NS_PER_MS) /* it had before */
+		printf("%s has graduated: %s\n", p->id, bytes);
 	else
-		printf("%s has graduated: %s in %s\n", p->id,
-		    text_bytes(bytes, ctl_u64(json, "guest_bytes")),
-		    text_nanos(time, clock_now_ns() - p->started_ns));
+		printf("%s has graduated: %s in %s\n", p->id, bytes, text_nanos(time, nanos));
 	json_decref(json);
 	return EXITCODE_OK;
 }

@@ -176,9 +176,14 @@ ctl_upgrade(const struct ctl *ctl)
 	return EXITCODE_OK;
 }
 
+struct version_look {
+	bool known, runs;
+	uint64_t sessions;
+};
+
 /* Whether a version's worker still runs, and with how many sessions. */
 static enum exitcode
-look_at_version(const struct ctl *ctl, const char *version, bool *ret_runs, uint64_t *ret_sessions)
+look_at_version(const struct ctl *ctl, const char *version, struct version_look *ret)
 {
 	json_t *json;
 	const json_t *v;
@@ -187,12 +192,13 @@ look_at_version(const struct ctl *ctl, const char *version, bool *ret_runs, uint
 
 	if (code != EXITCODE_OK)
 		return code;
-	*ret_runs = false;
+	memset(ret, 0, sizeof(*ret));
 	json_array_foreach(json_object_get(json, "versions"), i,
 	    v) if (strcmp(ctl_text(v, "version"), version) == 0)
 	{
-		*ret_runs = json_is_integer(json_object_get(v, "pid"));
-		*ret_sessions = ctl_u64(v, "sessions");
+		ret->known = true;
+		ret->runs = json_is_integer(json_object_get(v, "pid"));
+		ret->sessions = ctl_u64(v, "sessions");
 	}
 	json_decref(json);
 	return EXITCODE_OK;
@@ -202,51 +208,74 @@ static enum exitcode
 wait_drained(const struct ctl *ctl, uint64_t timeout_ms)
 {
 	uint64_t end_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
-	uint64_t sessions = 0, said = UINT64_MAX;
-	bool runs;
+	uint64_t said = UINT64_MAX;
+	struct version_look look;
 
 	for (;;) {
-		enum exitcode code = look_at_version(ctl, ctl->args[0], &runs, &sessions);
+		enum exitcode code = look_at_version(ctl, ctl->args[0], &look);
 
 		if (code != EXITCODE_OK)
 			return code;
-		if (!runs)
+		if (!look.runs)
 			return EXITCODE_OK;
-		if (sessions != said && !ctl->json)
-			fprintf(stderr, "%s: %" PRIu64 " session%s left\n", ctl->args[0], sessions,
-			    sessions == 1 ? "" : "s");
-		said = sessions;
+		if (look.sessions != said && !ctl->json)
+			fprintf(stderr, "%s: %" PRIu64 " session%s left\n", ctl->args[0],
+			    look.sessions, look.sessions == 1 ? "" : "s");
+		said = look.sessions;
 		if (timeout_ms && clock_now_ns() >= end_ns) {
 			ctl_complain("%s still has %" PRIu64 " sessions; it goes on draining",
-			    ctl->args[0], sessions);
+			    ctl->args[0], look.sessions);
 			return EXITCODE_TIMEOUT;
 		}
 		poll(NULL, 0, DRAIN_LOOK_MS);
 	}
 }
 
+static void
+print_drained(const struct ctl *ctl, json_t *json)
+{
+	if (ctl->json)
+		ctl_print_json(json);
+	else if (ctl->flags.wait)
+		printf("%s is drained; its worker has exited\n", ctl->args[0]);
+	else
+		printf("%s drains; it exits with the last of its sessions, which are %" PRIu64 "\n",
+		    ctl->args[0], ctl_u64(json, "sessions"));
+	json_decref(json);
+}
+
 enum exitcode
 ctl_drain(const struct ctl *ctl)
 {
-	json_t *json;
+	struct version_look look = {0};
 	uint64_t timeout_ms = 0;
-	enum exitcode code;
+	enum exitcode code = EXITCODE_OK;
+	json_t *json;
 
 	if (ctl_parse_time("timeout", ctl->flags.timeout, &timeout_ms) < 0)
 		return EXITCODE_USAGE;
+	if (ctl->flags.timeout && !ctl->flags.wait) {
+		ctl_complain("--timeout needs --wait");
+		return EXITCODE_USAGE;
+	}
+	if (ctl->flags.wait)
+		code = look_at_version(ctl, ctl->args[0], &look);
+	if (code != EXITCODE_OK)
+		return code;
+	/* What is waited for may have come true before we asked. */
+	if (look.known && !look.runs) {
+		print_drained(ctl, json_pack("{sssi}", "version", ctl->args[0], "sessions", 0));
+		return EXITCODE_OK;
+	}
 	code = post_version(ctl, "/drain", 0, &json);
 	if (code != EXITCODE_OK)
 		return code;
 	if (ctl->flags.wait)
 		code = wait_drained(ctl, timeout_ms);
-	if (ctl->json)
-		ctl_print_json(json);
-	else if (code == EXITCODE_OK && ctl->flags.wait)
-		printf("%s is drained; its worker has exited\n", ctl->args[0]);
-	else if (code == EXITCODE_OK)
-		printf("%s drains; it exits with the last of its %" PRIu64 " sessions\n",
-		    ctl->args[0], ctl_u64(json, "sessions"));
-	json_decref(json);
+	if (code == EXITCODE_OK)
+		print_drained(ctl, json);
+	else
+		json_decref(json);
 	return code;
 }
 

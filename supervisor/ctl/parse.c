@@ -8,7 +8,7 @@
 #include "supervisor/ctl/ctl.h"
 #include "supervisor/ctl/text.h"
 
-#define HELP_COLUMN 26
+#define HELP_COLUMN 28
 
 const struct ctl_command ctl_commands[] = {
 #define COMMAND(handler, args, min, max, doc) {#handler, args, doc, min, max, ctl_##handler},

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bodies of POST /sessions: what is accepted is in range and can be written again. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "supervisor/api_route.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void
+expect(int held)
+{
+	if (!held)
+		abort();
+}
+
+static void
+expect_name(const char *name, size_t max)
+{
+	expect(!name || (*name && strlen(name) <= max && json_text_is_printable(name)));
+}
+
+static void
+expect_cluster(uint64_t bytes)
+{
+	expect(bytes == 0 || (bytes >= 4096 && bytes <= 2097152 && (bytes & (bytes - 1)) == 0));
+}
+
+static void
+check(const struct api_create *create)
+{
+	json_t *json = json_object();
+	char *text;
+
+	expect(create->session.image_path != NULL);
+	expect_name(create->session.image_path, 4095);
+	expect_name(create->session.id, SESSION_ID_BYTES - 1);
+	expect_name(create->session.instance, SESSION_ID_BYTES - 1);
+	expect_name(create->session.cache_key, SESSION_ID_BYTES - 1);
+	expect(create->vmm_uid < UINT32_MAX || create->vmm_uid == UINT64_MAX);
+	expect(create->vmm_gid < UINT32_MAX || create->vmm_gid == UINT64_MAX);
+	expect(create->session.handshake_timeout_ms <= 3600000);
+	expect_cluster(create->session.cluster_min_bytes);
+	expect_cluster(create->session.cluster_max_bytes);
+	json_put_text(json, "image", create->session.image_path);
+	text = json_dumps(json, JSON_COMPACT);
+	expect(text != NULL && json_object_size(json) == 1);
+	free(text);
+	json_decref(json);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char why[API_WHY_BYTES] = "";
+	struct api_create create;
+	json_t *json, *any = json_object();
+	char *text = malloc(size + 1), *out;
+
+	if (!text)
+		abort();
+	memcpy(text, data, size);
+	text[size] = '\0';
+	/* Any bytes at all can be said in an answer. */
+	json_put_text(any, "error", text);
+	out = json_dumps(any, JSON_COMPACT);
+	expect(out != NULL && json_object_size(any) == 1);
+	free(out);
+	json_decref(any);
+	free(text);
+	if (json_parse_object((const char *)data, size, &json, why, sizeof(why)) < 0) {
+		expect(why[0] != '\0');
+		return 0;
+	}
+	if (api_create_read(json, &create, why, sizeof(why)) == 0)
+		check(&create);
+	else
+		expect(why[0] != '\0');
+	json_decref(json);
+	return 0;
+}
