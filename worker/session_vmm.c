@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "common/fault.h"
 #include "common/fd.h"
 #include "common/xalloc.h"
 #include "worker/fault.h"
@@ -110,7 +109,6 @@ on_readable(struct ev_loop *loop, ev_io *w, int revents)
 		on_silence_broken(s);
 		return;
 	}
-	(void)fault(FAULT_HANDSHAKE_READ);
 	switch (handshake_read(s->handshake, s->connection)) {
 	case HANDSHAKE_NEED_MORE:
 		return;
