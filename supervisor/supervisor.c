@@ -26,6 +26,9 @@
 #define FDS_BESIDES	512
 /* A user without an entry gets the group of the same number. */
 #define MAX_ID (UINT32_MAX - 1)
+/* How long idle workers may take to exit when we stop: more than a worker that is told
+ * to stop gets (child_fsm.c), less than a service manager waits. */
+#define STOP_PATIENCE_S 15.
 
 /* --- Start ----------------------------------------------------------------------- */
 
@@ -115,7 +118,7 @@ raise_files(const struct supervisor *sup)
 
 /* --- The loop -------------------------------------------------------------------- */
 
-/* A worker that serves outlives us; one that does not should be seen off. */
+/* A worker that serves outlives us; the others are seen off. */
 static bool
 has_idle_child(const struct supervisor *sup)
 {
@@ -124,7 +127,7 @@ has_idle_child(const struct supervisor *sup)
 	list_for_each(link, &sup->fleet.children) {
 		const struct child *child = list_entry(link, struct child, link);
 
-		if (child->state != CHILD_GONE && list_is_empty(&child->sessions))
+		if (child->state != CHILD_GONE && child_nr_serving(child) == 0)
 			return true;
 	}
 	return false;
@@ -144,6 +147,20 @@ on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
 		ev_break(loop, EVBREAK_ALL);
 }
 
+/* Nobody could use a session that still waits for its VMM: its socket goes with us. */
+static void
+close_waiting(struct supervisor *sup)
+{
+	struct list *link, *next;
+
+	list_for_each_safe(link, next, &sup->sessions.all) {
+		struct session *session = list_entry(link, struct session, link);
+
+		if (session_is_live(session) && session->uffd < 0)
+			session_close(session, SESSION_OUTCOME_CLOSED, "pagerd stops");
+	}
+}
+
 static void
 drain_idle(struct supervisor *sup)
 {
@@ -152,24 +169,37 @@ drain_idle(struct supervisor *sup)
 	list_for_each_safe(link, next, &sup->fleet.children) {
 		struct child *child = list_entry(link, struct child, link);
 
-		if (list_is_empty(&child->sessions))
+		if (child_nr_serving(child) == 0)
 			drain_child(child, "pagerd stops");
 	}
+}
+
+static void
+on_patience(struct ev_loop *loop, ev_timer *w, int events)
+{
+	(void)w;
+	(void)events;
+	log_warning("supervisor: idle workers did not exit within %d s; stopping without them",
+	    (int)STOP_PATIENCE_S);
+	ev_break(loop, EVBREAK_ALL);
 }
 
 static void
 stop(struct supervisor *sup, const char *signal_name)
 {
 	if (sup->stopping) {
-		log_notice("pagerd: %s again; not waiting for idle workers", signal_name);
+		log_notice("supervisor: %s again; not waiting for idle workers", signal_name);
 		ev_break(sup->loop, EVBREAK_ALL);
 		return;
 	}
 	sup->stopping = 1;
-	log_notice("pagerd: %s; stopping", signal_name);
+	log_notice("supervisor: %s; stopping", signal_name);
 	notify_stopping();
+	ev_timer_init(&sup->patience, on_patience, STOP_PATIENCE_S, 0.);
+	ev_timer_start(sup->loop, &sup->patience);
 	api_free(sup);
 	upgrade_fini(sup);
+	close_waiting(sup);
 	drain_idle(sup);
 }
 
@@ -241,6 +271,7 @@ stop_watchers(struct supervisor *sup)
 	ev_signal_stop(sup->loop, &sup->on_int);
 	ev_signal_stop(sup->loop, &sup->on_hup);
 	ev_timer_stop(sup->loop, &sup->watchdog);
+	ev_timer_stop(sup->loop, &sup->patience);
 }
 
 /* --- Life ------------------------------------------------------------------------ */
@@ -257,7 +288,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 	signal(SIGPIPE, SIG_IGN);
 	sup->loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
 	if (sup->loop == NULL) {
-		log_err("pagerd: cannot make an event loop; not started");
+		log_err("supervisor: cannot make an event loop; not started");
 		return -ENOMEM;
 	}
 	raise_files(sup);
@@ -287,7 +318,7 @@ supervisor_run(struct supervisor *sup)
 {
 	int ready_fd = sup->options.ready_fd > 0 ? (int)sup->options.ready_fd : -1;
 
-	log_notice("pagerd: ready on %s", sup->options.run_dir);
+	log_notice("supervisor: ready on %s", sup->options.run_dir);
 	notify_status("ready; new sessions go to version %s",
 	    sup->fleet.current[0] != '\0' ? sup->fleet.current : "(none installed)");
 	notify_ready(ready_fd);
@@ -302,7 +333,7 @@ count_orphans(const struct supervisor *sup, uint64_t *ret_sessions)
 
 	list_for_each(link, &sup->fleet.children) {
 		const struct child *child = list_entry(link, struct child, link);
-		uint64_t sessions = child_nr_sessions(child);
+		uint64_t sessions = child_nr_serving(child);
 
 		*ret_sessions += sessions;
 		n += child->state != CHILD_GONE && sessions > 0;
@@ -325,10 +356,11 @@ supervisor_fini(struct supervisor *sup)
 		fleet_fini(&sup->fleet);
 	}
 	if (orphans > 0)
-		log_notice("pagerd: stopped; workers=%" PRIu64 " go on serving sessions=%" PRIu64,
+		log_notice("supervisor: stopped; workers=%" PRIu64
+			   " go on serving sessions=%" PRIu64,
 		    orphans, sessions);
 	else
-		log_notice("pagerd: stopped");
+		log_notice("supervisor: stopped");
 	rundir_close(sup);
 	if (sup->loop != NULL)
 		ev_loop_destroy(sup->loop);

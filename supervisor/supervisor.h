@@ -32,6 +32,7 @@ struct supervisor {
 	int lock;	 /* owned; held while this supervisor owns run_dir */
 	int argc;	 /* the command line, for a reload; borrowed */
 	char *const *argv;
+	ev_timer patience; /* with idle workers, while we stop */
 	int stopping;
 };
 
