@@ -188,7 +188,7 @@ child_on_gone(struct child *child)
 	    lost > 0		? LOG_LEVEL_ERR
 		: child->failed ? LOG_LEVEL_WARNING
 				: LOG_LEVEL_NOTICE,
-	    "%s, sessions_lost=%" PRIu64 ", sessions_waiting=%" PRIu64 "; %s", child->obituary,
+	    "%s, sessions_serving=%" PRIu64 ", sessions_waiting=%" PRIu64 "; %s", child->obituary,
 	    lost, waiting, future);
 	sessions_on_child_gone(&child->sup->sessions, child, child->obituary);
 }

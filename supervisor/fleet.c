@@ -57,8 +57,10 @@ backoff_drop(struct fleet_backoff *backoff)
 	free(backoff);
 }
 
+/* One death of a worker that had been ready is no pattern: the next may start at once,
+ * because VMs may wait for it. */
 static uint64_t
-backoff_add(struct fleet *fleet, const char *version)
+backoff_add(struct fleet *fleet, const char *version, bool was_ready)
 {
 	uint64_t max_ms = fleet->sup->options.spawn_backoff_max_ms;
 	struct fleet_backoff *backoff = backoff_find(fleet, version);
@@ -69,6 +71,8 @@ backoff_add(struct fleet *fleet, const char *version)
 		list_add(&fleet->backoffs, &backoff->link);
 	}
 	backoff->deaths++;
+	if (backoff->deaths == 1 && was_ready)
+		return 0;
 	backoff->delay_ms = backoff->delay_ms == 0 ? BACKOFF_FIRST_MS : backoff->delay_ms * 2;
 	if (backoff->delay_ms > max_ms)
 		backoff->delay_ms = max_ms;
@@ -96,7 +100,7 @@ fleet_on_death(struct fleet *fleet, const struct child *child)
 
 	if (was_stable || !child->failed)
 		backoff_drop(backoff_find(fleet, child->version));
-	return child->failed ? backoff_add(fleet, child->version) : 0;
+	return child->failed ? backoff_add(fleet, child->version, child->ready_ns != 0) : 0;
 }
 
 /* --- What is installed ----------------------------------------------------------- */
@@ -245,7 +249,7 @@ start_child(
 	child = child_new(fleet->sup, version, ++fleet->next_number);
 	r = child_spawn(child, worker, why, why_bytes);
 	if (r < 0) {
-		uint64_t ms = backoff_add(fleet, version);
+		uint64_t ms = backoff_add(fleet, version, false);
 
 		log_warning("fleet: %s; the next start waits %" PRIu64 " ms", why, ms);
 		child_free(child);
