@@ -51,10 +51,15 @@ class Memory:
         return [{"base_host_virt_addr": self.address, "size": self.size, "offset": 0,
                  "page_size": PAGE, "page_size_kib": PAGE}]
 
-    def connect(self, path):
-        """Does the handshake as Firecracker does and returns the socket."""
+    @staticmethod
+    def dial(path):
         s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         s.connect(path)
+        return s
+
+    def connect(self, path):
+        """Does the handshake as Firecracker does and returns the socket."""
+        s = self.dial(path)
         send(s, json.dumps(self.regions()).encode(), [self.uffd])
         return s
 

@@ -64,7 +64,7 @@ class Vmm:
     --uffd-flags blocking."""
 
     def __init__(self, image, socket=None, private_pager=False, file=False, anon=False,
-                 wait=True, **options):
+                 wait=True, user=None, **options):
         argv = [program("vmm")] + list(image.options)
         if socket:
             argv += ["--socket", socket]
@@ -78,7 +78,8 @@ class Vmm:
             argv += ["--" + key.replace("_", "-"), str(value)]
         self.errors = tempfile.TemporaryFile(mode="w+")
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.errors)
+                                        stderr=self.errors, user=user, group=user,
+                                        extra_groups=None if user is None else [])
         self.buffer = b""
         self.ready = None
         if wait:
