@@ -34,7 +34,7 @@ miss(struct child *child)
 		return;
 	if (n == 0 && child_fsm_has(child->state, CHILD_EV_HUNG))
 		child_step(child, CHILD_EV_HUNG, "it does not answer heartbeats");
-	else if (child->missed == child->sup->options.heartbeat_misses)
+	else if (n > 0 && child->missed == child->sup->options.heartbeat_misses)
 		child_log(child, LOG_LEVEL_ERR,
 		    "hung: heartbeats_missed=%" PRIu32 ", serving=%" PRIu64
 		    "; left alone, its fault threads may still serve",
