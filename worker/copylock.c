@@ -76,10 +76,16 @@ copylock_demand_done(struct copylock *lock)
 void
 copylock_background(struct copylock *lock)
 {
+	int nobody = 0;
+
 	/* A mutex is not fair: without this the thread that just let go would take it
 	 * again before the one it woke has run. */
 	while (atomic_load(&lock->demand) > 0)
 		sched_yield();
+	/* Known as the holder before it is: between taking the mutex and the next
+	 * instruction an idle thread may have to wait for long. */
+	if (is_idle)
+		atomic_compare_exchange_strong(&lock->holder, &nobody, thread_id());
 	pthread_mutex_lock(&lock->mutex);
 	if (is_idle)
 		atomic_store(&lock->holder, thread_id());

@@ -18,7 +18,7 @@
 struct copylock {
 	pthread_mutex_t mutex;
 	_Atomic int demand; /* demand threads that want it */
-	_Atomic int holder; /* thread id of an idle-priority holder; 0: none */
+	_Atomic int holder; /* thread id of who holds it at idle priority, or will next; 0: none */
 	_Atomic bool lent;  /* the holder was raised and must go back by itself */
 };
 
