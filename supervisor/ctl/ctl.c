@@ -131,14 +131,20 @@ ctl_get(const struct ctl *ctl, const char *target, json_t **ret)
 char *
 ctl_session_target(const char *id, const char *rest)
 {
+	static const char digits[] = "0123456789ABCDEF";
 	scoped_free char *encoded = xcalloc(3, strlen(id) + 1);
-	char *p = encoded;
 
-	for (; *id; id++)
+	for (char *p = encoded; *id; id++) {
+		unsigned char c = (unsigned char)*id;
+
 		if (text_is_unreserved(*id))
 			*p++ = *id;
-		else
-			p += sprintf(p, "%%%02X", (unsigned)(unsigned char)*id);
+		else {
+			*p++ = '%';
+			*p++ = digits[c >> 4];
+			*p++ = digits[c & 15];
+		}
+	}
 	return xasprintf("/sessions/%s%s", encoded, rest);
 }
 

@@ -17,13 +17,14 @@ static char said[1024]; /* on stderr */
 static int
 parse(const char *words)
 {
-	char text[256], *argv[MAX_WORDS] = {(char[]){"pagerctl"}};
+	char text[256], *rest = text, *word, *argv[MAX_WORDS] = {(char[]){"pagerctl"}};
 	FILE *old = stderr, *catch = fmemopen(said, sizeof(said), "w");
 	int argc = 1, r;
 
 	snprintf(text, sizeof(text), "%s", words);
-	for (char *word = strtok(text, " "); word && argc < MAX_WORDS; word = strtok(NULL, " "))
-		argv[argc++] = word;
+	while ((word = strsep(&rest, " ")) && argc < MAX_WORDS)
+		if (*word)
+			argv[argc++] = word;
 	said[0] = '\0';
 	stderr = catch;
 	r = ctl_parse(&ctl, &action, &command, argc, argv);

@@ -7,7 +7,7 @@ static char *
 make_header(size_t bytes)
 {
 	char *text = xcalloc(1, bytes + 64);
-	int n = sprintf(text, "GET /x HTTP/1.1\r\nX-Fill: ");
+	int n = snprintf(text, 64, "GET /x HTTP/1.1\r\nX-Fill: ");
 
 	memset(text + n, 'f', bytes);
 	memcpy(text + (size_t)n + bytes, "\r\n\r\n", 5);
@@ -131,15 +131,16 @@ test_bodies(void)
 	int fd;
 
 	start_server(10000, 16);
-	head = (size_t)sprintf(text, "POST /echo HTTP/1.1\r\nContent-Length: %zu\r\n\r\n", bytes);
+	head = (size_t)snprintf(
+	    text, 128, "POST /echo HTTP/1.1\r\nContent-Length: %zu\r\n\r\n", bytes);
 	memset(text + head, 'x', bytes);
 	fd = dial();
 	in = exchange_on(fd, text, head + bytes, 0, 1);
 	ok(starts_with(in, "HTTP/1.1 200") && strlen(in) > bytes, "a body of the largest size");
 	close(fd);
 	/* Chunks without end: refused in the middle, and the sender still reads why. */
-	head = (size_t)sprintf(
-	    text, "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n110000\r\n");
+	head = (size_t)snprintf(
+	    text, 128, "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n110000\r\n");
 	memset(text + head, 'x', bytes + 65536);
 	fd = dial();
 	in = exchange_on(fd, text, head + bytes + 65536, 0, 0);
