@@ -22,8 +22,27 @@ struct options_list {
 #define OPTIONS_MEMBER_BYTES  uint64_t
 #define OPTIONS_MEMBER_COUNT  uint64_t
 #define OPTIONS_MEMBER_LEVEL  enum log_level
+#define OPTIONS_MEMBER_SWITCH bool
+
+enum options_index {
+#define OPTION(member, name, type, def, min, max, when, metavar, doc) OPTIONS_AT_##member,
+#define ACTION(NAME, name, doc)
+#include "supervisor/options.def"
+#undef OPTION
+#undef ACTION
+	OPTIONS_COUNT
+};
+
+/* Where a value comes from.  Each overrides those before it. */
+enum options_source {
+	OPTIONS_FROM_DEFAULT,
+	OPTIONS_FROM_FILE,
+	OPTIONS_FROM_FLAG,
+	OPTIONS_FROM_API
+};
 
 struct options {
+	enum options_source sources[OPTIONS_COUNT];
 #define OPTION(member, name, type, def, min, max, when, metavar, doc) OPTIONS_MEMBER_##type member;
 #define ACTION(NAME, name, doc)
 #include "supervisor/options.def"
@@ -50,11 +69,41 @@ void options_fini(struct options *options);
 int options_parse(struct options *ret, enum options_action *ret_action, int argc,
     char *const argv[], char *why, size_t why_bytes);
 
-/* Parses again what made old, and takes over the values that may change while pagerd
- * runs; a changed value that may not is logged with its consequence.  On failure
- * nothing changed and why gets a sentence. */
+/* Parses again what made options, and takes over the values that may change while
+ * pagerd runs, those that options_change() has set included; a changed value that may
+ * not is logged with its consequence, as is what changed.  On failure nothing changed
+ * and why gets a sentence. */
 int options_reload(
     struct options *options, int argc, char *const argv[], char *why, size_t why_bytes);
+
+/* A value as in the configuration file.  Several for one list become its items; "" adds
+ * none. */
+struct options_change {
+	const char *name;
+	const char *value;
+};
+
+/* All of the changes, until the next reload, or none.  0, each change logged; -ENOENT no
+ * such option, -EPERM it may not change while pagerd runs, -EINVAL or -ERANGE a wrong
+ * value, with a sentence that names it. */
+int options_change(struct options *options, const struct options_change *changes, size_t n,
+    char *why, size_t why_bytes);
+
+struct options_row {
+	const char *name;
+	const char *doc;
+	bool is_reloadable;
+};
+
+/* index is below OPTIONS_COUNT, here and below. */
+void options_row(size_t index, struct options_row *ret);
+/* The value as in the configuration file, the items of a list with ", " between.  The
+ * caller frees. */
+char *options_text(const struct options *options, size_t index);
+/* The list that the option is, or NULL. */
+const struct options_list *options_list(const struct options *options, size_t index);
+/* "default", "file", "flag", "api". */
+const char *options_source_word(enum options_source source);
 
 /* Moves the contents: *from is left as after options_fini(). */
 void options_move(struct options *to, struct options *from);

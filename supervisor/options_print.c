@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What people read of the options: --help, --dump-config and the manual page. */
-#include "supervisor/options.h"
-
-#include <ctype.h>
-#include <inttypes.h>
 #include <string.h>
 
+#include "common/scope.h"
+#include "supervisor/options_impl.h"
 #include "version_gen.h"
 
 #define DEFAULT_WORKER_DIR PROJECT_LIBEXECDIR "/pagerd/workers"
 #define TEXT_COLUMNS	   78
-
-enum option_when { WHEN_START, WHEN_RELOAD, WHEN_FLAG };
 
 static const struct {
 	const char *name;
@@ -77,80 +73,28 @@ options_print_help(FILE *out)
 }
 
 static void
-dump_STRING(FILE *out, const char *name, const char *const *value)
+dump_list(FILE *out, const char *name, const struct options_list *list)
 {
-	fprintf(out, "%s%s = %s\n", (*value)[0] == '\0' ? "# " : "", name, *value);
+	for (size_t i = 0; i < list->nr; i++)
+		fprintf(out, "%s = %s\n", name, list->items[i]);
 }
-
-static void
-dump_LIST(FILE *out, const char *name, const struct options_list *value)
-{
-	for (size_t i = 0; i < value->nr; i++)
-		fprintf(out, "%s = %s\n", name, value->items[i]);
-}
-
-static void
-dump_COUNT(FILE *out, const char *name, const uint64_t *value)
-{
-	fprintf(out, "%s = %" PRIu64 "\n", name, *value);
-}
-
-/* In the largest unit that loses nothing. */
-static void
-dump_MS(FILE *out, const char *name, const uint64_t *value)
-{
-	if (*value == 0 || *value % 1000 != 0)
-		fprintf(out, "%s = %" PRIu64 "ms\n", name, *value);
-	else if (*value % 60000 != 0)
-		fprintf(out, "%s = %" PRIu64 "s\n", name, *value / 1000);
-	else
-		fprintf(out, "%s = %" PRIu64 "m\n", name, *value / 60000);
-}
-
-static void
-dump_BYTES(FILE *out, const char *name, const uint64_t *value)
-{
-	if (*value % 1024 == 0)
-		fprintf(out, "%s = %" PRIu64 "K\n", name, *value / 1024);
-	else
-		fprintf(out, "%s = %" PRIu64 "\n", name, *value);
-}
-
-static void
-dump_LEVEL(FILE *out, const char *name, const enum log_level *value)
-{
-	static const char *const words[] = {
-	    [LOG_LEVEL_ERR] = "err",
-	    [LOG_LEVEL_WARNING] = "warning",
-	    [LOG_LEVEL_NOTICE] = "notice",
-	    [LOG_LEVEL_INFO] = "info",
-	    [LOG_LEVEL_DEBUG] = "debug",
-	};
-
-	fprintf(out, "%s = %s\n", name, words[*value]);
-}
-
-#define DUMP_CAST_STRING (const char *const *)
-#define DUMP_CAST_LIST
-#define DUMP_CAST_COUNT
-#define DUMP_CAST_MS
-#define DUMP_CAST_BYTES
-#define DUMP_CAST_LEVEL
 
 void
 options_dump(const struct options *options, FILE *out)
 {
-/* clang-format off */
-#define OPTION(member, name, type, def, min, max, when, metavar, doc)			\
-	if (WHEN_##when != WHEN_FLAG) {							\
-		print_wrapped(out, "# ", doc);						\
-		dump_##type(out, name, DUMP_CAST_##type & options->member);		\
+	for (size_t i = 0; i < OPTIONS_COUNT; i++) {
+		const struct option_desc *desc = &option_descs[i];
+		const struct options_list *list = options_list(options, i);
+		scoped_free char *text = options_text(options, i);
+
+		if (desc->when == WHEN_FLAG)
+			continue;
+		print_wrapped(out, "# ", desc->doc);
+		if (list != NULL)
+			dump_list(out, desc->name, list);
+		else
+			fprintf(out, "%s%s = %s\n", text[0] == '\0' ? "# " : "", desc->name, text);
 	}
-#define ACTION(NAME, name, doc)
-#include "supervisor/options.def"
-#undef OPTION
-#undef ACTION
-	/* clang-format on */
 }
 
 /* mdoc wants each sentence on its own line, and no line that starts like a request. */

@@ -228,6 +228,98 @@ test_reload(void)
 }
 
 static void
+is_option(const struct options *o, enum options_index index, const char *text, const char *source)
+{
+	char *got = options_text(o, index);
+	struct options_row row;
+
+	options_row(index, &row);
+	is_str(got, text, "%s", row.name);
+	is_str(options_source_word(o->sources[index]), source, "its source");
+	free(got);
+}
+
+static void
+test_sources(void)
+{
+	struct options o;
+	enum options_action action;
+
+	is_int(parse(&o, &action, "--cluster-max 2M --max-sessions 7",
+		   "max-sessions = 5\nimage-root = /x\nimage-root = /y\nhello-timeout = 90s\n"),
+	    0, "options from everywhere");
+	is_option(&o, OPTIONS_AT_cluster_max_bytes, "2M", "flag");
+	is_option(&o, OPTIONS_AT_cluster_min_bytes, "4K", "default");
+	is_option(&o, OPTIONS_AT_max_sessions, "7", "flag");
+	is_option(&o, OPTIONS_AT_hello_timeout_ms, "90s", "file");
+	is_option(&o, OPTIONS_AT_tombstone_life_ms, "10m", "default");
+	is_option(&o, OPTIONS_AT_image_root, "/x, /y", "file");
+	is_option(&o, OPTIONS_AT_admin_group, "", "default");
+	ok(options_list(&o, OPTIONS_AT_image_root)->nr == 2 &&
+		options_list(&o, OPTIONS_AT_max_sessions) == NULL,
+	    "a list is told from the rest");
+	options_fini(&o);
+}
+
+static const struct {
+	const char *name, *value;
+	int want;
+	const char *why;
+} refused[] = {
+    {"nonsense", "1", -ENOENT, "there is no option \"nonsense\""},
+    {"", "", -ENOENT, "there is no option \"\""},
+    {"run-dir", "/b", -EPERM, "\"run-dir\" cannot change while pagerd runs: set it in the"},
+    {"config", "/b", -EPERM, "\"config\" cannot change while pagerd runs: it is a flag"},
+    {"help", "", -ENOENT, "there is no option \"help\""},
+    {"controller", "maybe", -EINVAL, "controller: \"maybe\" is neither on nor off"},
+    {"controller", "ON", -EINVAL, "controller: \"ON\" is neither on nor off"},
+    {"max-sessions", "0", -ERANGE, "max-sessions: \"0\" is out of range: 1 to 1000000"},
+    {"max-sessions", "", -EINVAL, "max-sessions: \"\" is not a decimal number"},
+    {"log-level", "loud", -EINVAL, "log-level: \"loud\" is not a level"},
+    {"cluster-max", "5000", -EINVAL, "cluster-max: 5000 is not a power of two"},
+    {"image-root", "", -EINVAL, "image-root: at least one directory"},
+    {"image-root", "/a\nb", -EINVAL, "image-root: a value cannot hold a control character"},
+};
+
+static void
+test_change(void)
+{
+	const struct options_change good[] = {{"controller", "on"}, {"image-root", "/p"},
+	    {"image-root", "/q"}, {"controller-rate", "64M"}, {"cluster-min", "1M"},
+	    {"cluster-max", "2M"}};
+	struct options o;
+	enum options_action action;
+
+	is_int(parse(&o, &action, "", "max-sessions = 5\nrun-dir = /a\nimage-root = /x\n"), 0,
+	    "options to change");
+	is_option(&o, OPTIONS_AT_controller, "off", "default");
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+		const struct options_change bad[] = {
+		    {"max-sessions", "9"}, {refused[i].name, refused[i].value}};
+		bool is_same = strcmp(refused[i].name, "max-sessions") == 0;
+
+		why[0] = '\0';
+		is_int(options_change(&o, bad + is_same, 2 - (size_t)is_same, why, sizeof(why)),
+		    refused[i].want, "%s=%s", refused[i].name, refused[i].value);
+		ok(strstr(why, refused[i].why) != NULL, "says why: %s", why);
+		is_int((intmax_t)o.max_sessions, 5, "and the good one beside it changes nothing");
+	}
+	is_int(options_change(&o, good, 6, why, sizeof(why)), 0, "several at once");
+	is_option(&o, OPTIONS_AT_controller, "on", "api");
+	is_option(&o, OPTIONS_AT_image_root, "/p, /q", "api");
+	is_option(&o, OPTIONS_AT_controller_rate_bytes, "64M", "api");
+	is_option(&o, OPTIONS_AT_cluster_min_bytes, "1M", "api");
+	is_option(&o, OPTIONS_AT_max_sessions, "5", "file");
+	is_int(options_change(&o, good, 0, why, sizeof(why)), 0, "none at all");
+	is_int(reload(&o, "max-sessions = 5\nrun-dir = /a\nimage-root = /x\ncontroller = on\n"), 0,
+	    "a reload");
+	is_option(&o, OPTIONS_AT_controller_rate_bytes, "0", "default");
+	is_option(&o, OPTIONS_AT_image_root, "/x", "file");
+	is_option(&o, OPTIONS_AT_controller, "on", "file");
+	options_fini(&o);
+}
+
+static void
 test_texts(void)
 {
 	char *text = NULL;
@@ -263,6 +355,8 @@ main(void)
 	test_wrong();
 	test_dump();
 	test_reload();
+	test_sources();
+	test_change();
 	test_texts();
 	unlink(file_path);
 	return done();
