@@ -135,6 +135,23 @@ api_query_ms(
 	return 0;
 }
 
+int
+api_query_flag(
+    const struct http_request *req, const char *key, bool *ret, char *why, size_t why_bytes)
+{
+	char text[4];
+	int r = http_query(req, key, text, sizeof(text));
+
+	if (r == 0)
+		return 0;
+	if (r < 0 || (strcmp(text, "0") != 0 && strcmp(text, "1") != 0)) {
+		snprintf(why, why_bytes, "\"%s\" must be 0 or 1", key);
+		return -EINVAL;
+	}
+	*ret = text[0] == '1';
+	return 0;
+}
+
 bool
 api_peer_in_group(const struct peer *peer, gid_t gid)
 {

@@ -73,6 +73,11 @@ int api_query_check(const char *query, const char *keys, char *why, size_t why_b
 int api_query_ms(
     const struct http_request *req, const char *key, uint64_t *ret, char *why, size_t why_bytes);
 
+/* "1" or "0" from the query: *ret is left alone when the key is not there.  -EINVAL and
+ * why when it is neither. */
+int api_query_flag(
+    const struct http_request *req, const char *key, bool *ret, char *why, size_t why_bytes);
+
 bool api_is_permitted(
     const struct api *api, const struct peer *peer, enum api_permission permission);
 /* gid is the peer's own or one of its groups. */
@@ -104,6 +109,9 @@ int api_create_read(const json_t *json, struct api_create *ret, char *why, size_
 /* Counters by name. */
 json_t *api_counters_json(const uint64_t counters[COUNTER_COUNT]);
 /* The session object. */
-json_t *api_session_json(const struct api *api, const struct session *session);
+json_t *api_session_json(const struct session *session);
+/* The members of its progress, rate and eta being those of its completion. */
+void api_progress_put(
+    json_t *json, const struct session *session, const struct pagemap_counts *counts);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The session object of the API. */
 #include "common/clock.h"
-#include "supervisor/api_wait.h"
+#include "supervisor/api_route.h"
 
 json_t *
 api_counters_json(const uint64_t counters[COUNTER_COUNT])
@@ -51,49 +51,30 @@ pages_json(const struct pagemap_counts *counts)
 	return json;
 }
 
-/* Pages may be of two sizes: a share of the pages stands for a share of the bytes. */
-static uint64_t
-done_bytes(const struct session *session, const struct pagemap_counts *counts)
-{
-	uint64_t total = total_pages(counts);
-
-	return total ? (uint64_t)((double)(counts->present + counts->removed) / (double)total *
-			   (double)session->guest_bytes)
-		     : 0;
-}
-
+/* The rate is that of the completion so far; 0 and no eta before the first chunk, and
+ * when there is none. */
 void
-api_session_bytes(const struct session *session, uint64_t *ret_done, uint64_t *ret_total)
+api_progress_put(json_t *json, const struct session *session, const struct pagemap_counts *counts)
 {
-	struct pagemap_counts counts;
+	struct session_progress progress;
 
-	session_counts(session, &counts);
-	*ret_done = done_bytes(session, &counts);
-	*ret_total = session->guest_bytes;
-}
-
-/* The rate is that of the completion so far; 0 and no eta before the first chunk. */
-static json_t *
-progress_json(
-    const struct api *api, const struct session *session, const struct pagemap_counts *counts)
-{
-	const struct api_wait *wait = api_find_completion(api, session);
-	uint64_t done = done_bytes(session, counts);
-	json_t *json = json_object();
-	double rate = 0.0, seconds;
-
-	if (wait && done > wait->since_bytes) {
-		seconds = (double)(clock_now_ns() - wait->since_ns) / (double)NS_PER_S;
-		rate = (double)(done - wait->since_bytes) / (seconds > 0.0 ? seconds : 1e-9);
-	}
+	if (!session_progress(session, &progress))
+		progress = (struct session_progress){0};
 	json_put_u64(json, "pages_done", counts->present + counts->removed);
 	json_put_u64(json, "pages_total", total_pages(counts));
-	json_put_u64(json, "bytes_per_second", (uint64_t)rate);
-	if (rate >= 1.0 && session->guest_bytes >= done)
-		json_put_u64(json, "eta_ms",
-		    (uint64_t)((double)(session->guest_bytes - done) / rate * 1000.0));
+	json_put_u64(json, "bytes_per_second", progress.bytes_per_second);
+	if (progress.bytes_per_second > 0)
+		json_put_u64(json, "eta_ms", progress.eta_ms);
 	else
 		json_put_null(json, "eta_ms");
+}
+
+static json_t *
+progress_json(const struct session *session, const struct pagemap_counts *counts)
+{
+	json_t *json = json_object();
+
+	api_progress_put(json, session, counts);
 	return json;
 }
 
@@ -107,7 +88,7 @@ put_text_or_null(json_t *json, const char *name, const char *value)
 }
 
 json_t *
-api_session_json(const struct api *api, const struct session *session)
+api_session_json(const struct session *session)
 {
 	uint64_t counters[COUNTER_COUNT];
 	struct pagemap_counts counts;
@@ -138,6 +119,6 @@ api_session_json(const struct api *api, const struct session *session)
 	json_put_u64(json, "alarms", session->alarms);
 	json_put(json, "counters", api_counters_json(counters));
 	if (session->state == SESSION_COMPLETING)
-		json_put(json, "progress", progress_json(api, session, &counts));
+		json_put(json, "progress", progress_json(session, &counts));
 	return json;
 }

@@ -140,18 +140,48 @@ api_session_list(struct api_call *call)
 
 	list_for_each(pos, &call->sup->sessions.all)
 		json_array_append_new(
-		    list, api_session_json(call->api, list_entry(pos, struct session, link)));
+		    list, api_session_json(list_entry(pos, struct session, link)));
 	json_put(json, "sessions", list);
 	api_reply(call->req, 200, json);
+}
+
+/* HEAD has no lines to watch. */
+static int
+read_watch(struct api_call *call, bool *ret, char *why, size_t why_bytes)
+{
+	int r = api_query_flag(call->req, "watch", ret, why, why_bytes);
+
+	if (strcmp(call->req->method, "HEAD") == 0)
+		*ret = false;
+	return r;
+}
+
+static void
+wait_for(struct api_call *call, struct session *session, int target, bool watch)
+{
+	uint64_t timeout_ms = watch ? UINT64_MAX : DEFAULT_WAIT_MS;
+	char why[API_WHY_BYTES];
+
+	if (api_query_ms(call->req, "timeout", &timeout_ms, why, sizeof(why)) < 0) {
+		api_error(call->req, 400, "bad-request", "%s", why);
+		return;
+	}
+	/* To api_wait_start() 0 means for ever; to the client it means not at all. */
+	if (timeout_ms == UINT64_MAX)
+		timeout_ms = 0;
+	else if (timeout_ms == 0)
+		timeout_ms = 1;
+	api_wait_start_as(call, session, &api_wait_state, target, timeout_ms,
+	    watch ? &api_answer_lines : &api_answer_json);
 }
 
 void
 api_session_show(struct api_call *call)
 {
-	uint64_t timeout_ms = DEFAULT_WAIT_MS;
 	char word[16], why[API_WHY_BYTES];
 	struct session *session = find(call);
-	int waits, target = 0;
+	int waits, target = api_wait_target_end();
+	bool watch = false;
 
 	if (!session)
 		return;
@@ -161,13 +191,12 @@ api_session_show(struct api_call *call)
 	if (target < 0)
 		api_error(call->req, 400, "bad-request",
 		    "\"wait\" must be opened, serving, graduated or closed");
-	else if (api_query_ms(call->req, "timeout", &timeout_ms, why, sizeof(why)) < 0)
+	else if (read_watch(call, &watch, why, sizeof(why)) < 0)
 		api_error(call->req, 400, "bad-request", "%s", why);
-	else if (waits)
-		/* To api_wait_start() 0 means for ever; to the client it means not at all. */
-		api_wait_start(call, session, &api_wait_state, target, timeout_ms ? timeout_ms : 1);
+	else if (waits || watch)
+		wait_for(call, session, target, watch);
 	else
-		api_reply(call->req, 200, api_session_json(call->api, session));
+		api_reply(call->req, 200, api_session_json(session));
 }
 
 void
@@ -182,20 +211,36 @@ api_session_close(struct api_call *call)
 	api_wait_start(call, session, &api_wait_ended, 0, CLOSE_WAIT_MS);
 }
 
-static void
-complete(struct api_call *call, struct session *session, uint64_t timeout_ms)
+struct complete_query {
+	uint64_t timeout_ms;
+	bool join, watch;
+};
+
+static int
+read_complete(struct api_call *call, struct complete_query *ret, char *why, size_t why_bytes)
 {
+	int r = api_query_ms(call->req, "timeout", &ret->timeout_ms, why, why_bytes);
+
+	if (r == 0)
+		r = api_query_flag(call->req, "join", &ret->join, why, why_bytes);
+	return r == 0 ? api_query_flag(call->req, "watch", &ret->watch, why, why_bytes) : r;
+}
+
+static void
+complete(struct api_call *call, struct session *session, const struct complete_query *query)
+{
+	const struct api_answer *answer = query->watch ? &api_answer_lines : &api_answer_json;
 	char why[API_WHY_BYTES] = "";
 	int r = session_complete(session, why, sizeof(why));
 
-	if (r == 0)
-		api_wait_start(call, session, &api_wait_completion, 0, timeout_ms);
-	else if (r == -EALREADY)
-		api_reply(call->req, 200, api_session_json(call->api, session));
+	if (r == 0 || r == -EALREADY)
+		api_wait_start_as(
+		    call, session, &api_wait_completion, 0, query->timeout_ms, answer);
+	else if (r == -EBUSY && query->join)
+		api_wait_start_as(call, session, &api_wait_join, 0, query->timeout_ms, answer);
 	else if (r == -EBUSY)
 		api_error(call->req, 409, "busy",
-		    "a completion of session %s runs already; wait for the session to be graduated",
-		    session->id);
+		    "a completion of session %s runs already; join it by ?join=1", session->id);
 	else
 		api_error(call->req, 409, "state", "session %s cannot complete: %s", session->id,
 		    why[0] ? why : session_state_word(session->state));
@@ -204,14 +249,14 @@ complete(struct api_call *call, struct session *session, uint64_t timeout_ms)
 void
 api_session_complete(struct api_call *call)
 {
-	uint64_t timeout_ms = 0;
+	struct complete_query query = {0};
 	char why[API_WHY_BYTES];
 	struct session *session = find(call);
 
 	if (!session || !has_empty_body(call))
 		return;
-	if (api_query_ms(call->req, "timeout", &timeout_ms, why, sizeof(why)) < 0)
+	if (read_complete(call, &query, why, sizeof(why)) < 0)
 		api_error(call->req, 400, "bad-request", "%s", why);
 	else
-		complete(call, session, timeout_ms);
+		complete(call, session, &query);
 }

@@ -2,36 +2,82 @@
 #include "supervisor/api_wait.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "common/clock.h"
 #include "common/xalloc.h"
 #include "supervisor/supervisor.h"
 
 /* How long an aborted completion may take to stop before its client is told so. */
 #define ABORT_GRACE_MS UINT64_C(10000)
 
-enum target { TARGET_OPENED, TARGET_SERVING, TARGET_GRADUATED, TARGET_CLOSED };
+enum target { TARGET_OPENED, TARGET_SERVING, TARGET_GRADUATED, TARGET_CLOSED, TARGET_ENDED };
 
 static const char *const target_words[] = {
     [TARGET_OPENED] = "opened",
     [TARGET_SERVING] = "serving",
     [TARGET_GRADUATED] = "graduated",
     [TARGET_CLOSED] = "closed",
+    [TARGET_ENDED] = "ended",
 };
 
 int
 api_wait_target(const char *word)
 {
-	for (int i = 0; i < (int)(sizeof(target_words) / sizeof(target_words[0])); i++)
+	for (int i = 0; i < TARGET_ENDED; i++)
 		if (strcmp(target_words[i], word) == 0)
 			return i;
 	return -EINVAL;
 }
 
+int
+api_wait_target_end(void)
+{
+	return TARGET_ENDED;
+}
+
+/* Both of these answer the request. */
+static void
+done(struct api_wait *wait, int status)
+{
+	wait->answer->done(wait, status);
+}
+
+static void __attribute__((format(printf, 4, 5)))
+error(struct api_wait *wait, int status, const char *code, const char *fmt, ...)
+{
+	char text[API_WHY_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	wait->answer->error(wait, status, code, text);
+}
+
+static void
+json_done(struct api_wait *wait, int status)
+{
+	api_reply(wait->req, status, api_session_json(wait->session));
+}
+
+static void
+json_error(struct api_wait *wait, int status, const char *code, const char *text)
+{
+	api_error(wait->req, status, code, "%s", text);
+}
+
+const struct api_answer api_answer_json = {.done = json_done, .error = json_error};
+
 static void
 finish(struct api_wait *wait)
 {
+	if (wait->finished)
+		return;
+	wait->finished = true;
+	if (wait->answer->finish)
+		wait->answer->finish(wait);
 	ev_timer_stop(wait->api->sup->loop, &wait->timer);
 	session_wait_remove(&wait->wait);
 	api_bury(wait->api, &wait->link);
@@ -85,65 +131,49 @@ void
 api_wait_start(const struct api_call *call, struct session *session,
     const struct api_wait_kind *kind, int target, uint64_t timeout_ms)
 {
+	api_wait_start_as(call, session, kind, target, timeout_ms, &api_answer_json);
+}
+
+void
+api_wait_start_as(const struct api_call *call, struct session *session,
+    const struct api_wait_kind *kind, int target, uint64_t timeout_ms,
+    const struct api_answer *answer)
+{
 	struct api_wait *wait = xcalloc(1, sizeof(*wait));
 
 	wait->kind = kind;
+	wait->answer = answer;
 	wait->api = call->api;
 	wait->req = call->req;
 	wait->session = session;
 	wait->target = target;
 	wait->wait.check = on_check;
-	wait->wait.session = session;
-	wait->since_ns = clock_now_ns();
 	list_init(&wait->link);
 	list_init(&wait->wait.link);
 	ev_timer_init(&wait->timer, on_timer, 0.0, 0.0);
 	wait->timer.data = wait;
-	if (kind->check(wait)) {
-		finish(wait);
-		return;
-	}
-	if (kind == &api_wait_completion) {
-		uint64_t total;
-
-		api_session_bytes(session, &wait->since_bytes, &total);
-	}
+	/* Complete before anything is said: the client may be found gone. */
 	call->req->state = wait;
 	call->req->on_gone = on_gone;
 	list_add(&call->api->waits, &wait->link);
 	session_wait_add(session, &wait->wait);
-	if (timeout_ms)
+	if (answer->begin)
+		answer->begin(wait);
+	if (!wait->finished && kind->check(wait))
+		finish(wait);
+	if (!wait->finished && timeout_ms)
 		api_wait_extend(wait, timeout_ms);
 }
 
-const struct api_wait *
-api_find_completion(const struct api *api, const struct session *session)
-{
-	struct list *pos;
-
-	list_for_each(pos, &api->waits) {
-		const struct api_wait *wait = list_entry(pos, struct api_wait, link);
-
-		if (wait->kind == &api_wait_completion && wait->session == session)
-			return wait;
-	}
-	return NULL;
-}
-
 static void
-reply_session(struct api_wait *wait, int status)
+error_ended(struct api_wait *wait)
 {
-	api_reply(wait->req, status, api_session_json(wait->api, wait->session));
-}
-
-void
-api_error_ended(struct http_request *req, const struct session *session)
-{
+	const struct session *session = wait->session;
 	const char *outcome = session->outcome == SESSION_OUTCOME_NONE
 	    ? "closed"
 	    : session_outcome_name(session->outcome);
 
-	api_error(req, 409, "ended", "session %s has ended: %s%s%s", session->id, outcome,
+	error(wait, 409, "ended", "session %s has ended: %s%s%s", session->id, outcome,
 	    session->reason[0] ? ": " : "", session->reason);
 }
 
@@ -160,6 +190,8 @@ is_reached(const struct session *session, enum target target)
 		return session->state == SESSION_GRADUATED;
 	case TARGET_CLOSED:
 		return session->state == SESSION_CLOSED;
+	case TARGET_ENDED:
+		return !session_is_live(session);
 	}
 	return false;
 }
@@ -172,7 +204,7 @@ is_possible(const struct session *session, enum target target)
 		return false;
 	/* A completion can be faster than a close. */
 	return session->state != SESSION_CLOSING || target == TARGET_CLOSED ||
-	    target == TARGET_GRADUATED;
+	    target == TARGET_GRADUATED || target == TARGET_ENDED;
 }
 
 static bool
@@ -181,19 +213,19 @@ state_check(struct api_wait *wait)
 	enum target target = (enum target)wait->target;
 
 	if (is_reached(wait->session, target)) {
-		reply_session(wait, 200);
+		done(wait, 200);
 		return true;
 	}
 	if (is_possible(wait->session, target))
 		return false;
-	api_error_ended(wait->req, wait->session);
+	error_ended(wait);
 	return true;
 }
 
 static bool
 state_expire(struct api_wait *wait)
 {
-	api_error(wait->req, 504, "timeout", "session %s is %s, not %s, when the time was over",
+	error(wait, 504, "timeout", "session %s is %s, not %s, when the time was over",
 	    wait->session->id, session_state_word(wait->session->state),
 	    target_words[wait->target]);
 	return true;
@@ -202,36 +234,36 @@ state_expire(struct api_wait *wait)
 const struct api_wait_kind api_wait_state = {state_check, state_expire, NULL};
 
 /* A new session: until its worker has it. */
-static bool
-opened_check(struct api_wait *wait)
+bool
+api_opened_check(struct api_wait *wait)
 {
 	const struct session *session = wait->session;
 
 	if (session->state == SESSION_GRADUATED || is_reached(session, TARGET_SERVING) ||
 	    is_reached(session, TARGET_OPENED)) {
-		reply_session(wait, 201);
+		done(wait, 201);
 		return true;
 	}
 	if (is_possible(session, TARGET_OPENED))
 		return false;
 	if (session->outcome == SESSION_OUTCOME_FAILED)
-		api_error(wait->req, 503, "worker", "session %s could not be created: %s",
-		    session->id, session->reason[0] ? session->reason : "its worker is gone");
+		error(wait, 503, "worker", "session %s could not be created: %s", session->id,
+		    session->reason[0] ? session->reason : "its worker is gone");
 	else
-		api_error_ended(wait->req, session);
+		error_ended(wait);
 	return true;
 }
 
 static bool
 opened_expire(struct api_wait *wait)
 {
-	api_error(wait->req, 504, "timeout",
+	error(wait, 504, "timeout",
 	    "no worker has taken session %s in time; it stays and can be asked for",
 	    wait->session->id);
 	return true;
 }
 
-const struct api_wait_kind api_wait_opened = {opened_check, opened_expire, NULL};
+const struct api_wait_kind api_wait_opened = {api_opened_check, opened_expire, NULL};
 
 /* A close: until nothing of it is left in a worker. */
 static bool
@@ -239,15 +271,15 @@ ended_check(struct api_wait *wait)
 {
 	if (session_is_live(wait->session))
 		return false;
-	reply_session(wait, 200);
+	done(wait, 200);
 	return true;
 }
 
 static bool
 ended_expire(struct api_wait *wait)
 {
-	api_error(wait->req, 504, "timeout",
-	    "session %s is ending, but its worker has not let go of it yet", wait->session->id);
+	error(wait, 504, "timeout", "session %s is ending, but its worker has not let go of it yet",
+	    wait->session->id);
 	return true;
 }
 
@@ -261,14 +293,14 @@ completion_check(struct api_wait *wait)
 	if (session->state == SESSION_COMPLETING || session->state == SESSION_CLOSING)
 		return false;
 	if (session->state == SESSION_GRADUATED)
-		reply_session(wait, 200);
+		done(wait, 200);
 	else if (!session_is_live(session))
-		api_error_ended(wait->req, session);
+		error_ended(wait);
 	else if (wait->aborted)
-		api_error(wait->req, 504, "timeout",
+		error(wait, 504, "timeout",
 		    "session %s was not complete in time; it is still served", session->id);
 	else
-		api_error(wait->req, 500, "failed",
+		error(wait, 500, "failed",
 		    "the completion of session %s failed: %s; the session is %s", session->id,
 		    session->completion_reason[0] ? session->completion_reason
 						  : "its worker stopped it",
@@ -285,7 +317,7 @@ completion_expire(struct api_wait *wait)
 		api_wait_extend(wait, ABORT_GRACE_MS);
 		return false;
 	}
-	api_error(wait->req, 504, "timeout",
+	error(wait, 504, "timeout",
 	    "session %s was not complete in time and its worker has not stopped yet",
 	    wait->session->id);
 	return true;
@@ -299,3 +331,14 @@ completion_gone(struct api_wait *wait)
 
 const struct api_wait_kind api_wait_completion = {
     completion_check, completion_expire, completion_gone};
+
+static bool
+join_expire(struct api_wait *wait)
+{
+	error(wait, 504, "timeout", "session %s was not complete in time; its completion goes on",
+	    wait->session->id);
+	return true;
+}
+
+/* Whoever asked for the completion decides how long it may take. */
+const struct api_wait_kind api_wait_join = {completion_check, join_expire, NULL};

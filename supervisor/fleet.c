@@ -279,9 +279,20 @@ fleet_start(
 	return start_child(fleet, version, ret, why, why_bytes);
 }
 
-int
-fleet_child_for_new(struct fleet *fleet, struct child **ret, char *why, size_t why_bytes)
+/* The version that new sessions go to when none is named; NULL when there is none. */
+static const char *
+current_version(struct fleet *fleet)
 {
+	if (fleet->current[0] == '\0')
+		choose_newest(fleet);
+	return fleet->current[0] != '\0' ? fleet->current : NULL;
+}
+
+int
+fleet_child_for_new(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	const char *wanted = version != NULL ? version : current_version(fleet);
 	const struct child *child;
 	uint64_t ms;
 
@@ -289,29 +300,27 @@ fleet_child_for_new(struct fleet *fleet, struct child **ret, char *why, size_t w
 		snprintf(why, why_bytes, "pagerd is stopping");
 		return -EAGAIN;
 	}
-	if (fleet->current[0] == '\0')
-		choose_newest(fleet);
-	if (fleet->current[0] == '\0') {
+	if (wanted == NULL) {
 		snprintf(why, why_bytes, "no worker is installed below %s",
 		    fleet->sup->options.worker_dir);
 		return -ENOENT;
 	}
-	child = fleet_find(fleet, fleet->current);
+	child = fleet_find(fleet, wanted);
 	if (child != NULL && child_is_draining(child)) {
 		snprintf(why, why_bytes,
 		    "version %s is draining; upgrade to another version or wait until it has exited",
-		    fleet->current);
-		return -EAGAIN;
+		    wanted);
+		return version != NULL ? -ESHUTDOWN : -EAGAIN;
 	}
-	ms = backoff_left_ms(fleet, fleet->current);
+	ms = backoff_left_ms(fleet, wanted);
 	if (ms > 0 && (child == NULL || !child_takes_sessions(child))) {
 		snprintf(why, why_bytes,
 		    "workers of version %s keep dying; the next start is in %" PRIu64
 		    " ms, the log says why",
-		    fleet->current, ms);
+		    wanted, ms);
 		return -EAGAIN;
 	}
-	return fleet_start(fleet, fleet->current, ret, why, why_bytes);
+	return fleet_start(fleet, wanted, ret, why, why_bytes);
 }
 
 void

@@ -42,10 +42,13 @@ void fleet_fini(struct fleet *fleet);
  * when there are several, because an upgrade went back to a version that drains. */
 struct child *fleet_find(struct fleet *fleet, const char *version);
 
-/* The child that new sessions go to, started if it does not run.  It need not be
- * ready yet.  0 and a borrowed child, or: -ENOENT nothing is installed, -EAGAIN its
- * start is backing off, another errno of the spawn.  why gets a sentence for the client. */
-int fleet_child_for_new(struct fleet *fleet, struct child **ret, char *why, size_t why_bytes);
+/* The child of a version (NULL: the current one) that a new session goes to, started if it
+ * does not run.  It need not be ready yet.  0 and a borrowed child, or: -ENOENT nothing
+ * is installed, -EAGAIN its start is backing off or the current version drains,
+ * -ESHUTDOWN the version that was named drains, another errno of the spawn.  why gets a
+ * sentence for the client. */
+int fleet_child_for_new(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
 
 /* Fills infos with at most max rows, newest version first.  Returns how many. */
 size_t fleet_versions(struct fleet *fleet, struct version_info *infos, size_t max);

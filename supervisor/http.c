@@ -112,7 +112,8 @@ on_accept(struct ev_loop *loop, ev_io *watcher, int revents)
 void
 http_server_has_room(struct http_server *server)
 {
-	if (server->nr_conns < server->limits.max_clients && !ev_is_active(&server->backoff))
+	if (!server->retired && server->nr_conns < server->limits.max_clients &&
+	    !ev_is_active(&server->backoff))
 		ev_io_start(server->loop, &server->accept);
 }
 
@@ -167,6 +168,25 @@ http_server_free(struct http_server *server)
 	ev_prepare_stop(server->loop, &server->sweep);
 	fd_closep(&server->fd);
 	free(server);
+}
+
+void
+http_server_retire(struct http_server *server)
+{
+	struct list *pos, *tmp;
+
+	server->retired = true;
+	ev_io_stop(server->loop, &server->accept);
+	ev_timer_stop(server->loop, &server->backoff);
+	fd_closep(&server->fd);
+	list_for_each_safe(pos, tmp, &server->conns)
+		http_conn_retire(list_entry(pos, struct http_conn, link));
+}
+
+void
+http_server_set_plain(struct http_server *server)
+{
+	server->plain = true;
 }
 
 void *

@@ -45,6 +45,11 @@ struct http_server *http_server_new(struct ev_loop *loop, int fd, http_handler_f
     void *arg, const struct http_limits *limits);
 /* on_gone is called for every request that still waits.  Not from a handler. */
 void http_server_free(struct http_server *server);
+/* Takes no new client, hangs up on those that ask for nothing, and answers what has been
+ * asked: http_server_clients() comes down to 0.  It can be freed before. */
+void http_server_retire(struct http_server *server);
+/* The errors that the server itself answers with are plain text from now on, not JSON. */
+void http_server_set_plain(struct http_server *server);
 /* The arg of http_server_new(). */
 void *http_server_arg(const struct http_server *server);
 /* For what begins from now on. */
@@ -59,6 +64,15 @@ void http_header_add(struct http_request *req, const char *name, const char *val
 /* Ends the request, which must not be used afterwards.  body is copied; NULL for none. */
 void http_reply(struct http_request *req, int status, const char *content_type, const char *body,
     size_t body_bytes);
+
+/* An answer in pieces, for a request whose handler has set on_gone, which stays in force
+ * until http_stream_end().  Nothing is sent before the loop's next turn. */
+void http_stream_begin(struct http_request *req, int status, const char *content_type);
+/* One piece of at least a byte.  0; -EAGAIN: the client reads so slowly that there is no
+ * room for it, and it is dropped; -ENOMEM: it is dropped; -EPIPE: the client is gone. */
+int http_stream_send(struct http_request *req, const char *data, size_t bytes);
+/* The last piece, which is not dropped.  Ends the request as http_reply() does. */
+void http_stream_end(struct http_request *req, const char *data, size_t bytes);
 
 /* The value of a query key, percent-decoded into buf.  1 when the key is there, 0 when
  * it is not, or http_percent_decode()'s error. */

@@ -34,6 +34,13 @@ arm_deadline(struct http_conn *conn)
 	arm_timer(conn, (double)conn->server->limits.timeout_ms / 1000.0, 0.0);
 }
 
+/* The request has not been answered to its end. */
+static bool
+is_at_handler(const struct http_conn *conn)
+{
+	return conn->state == CONN_HANDLING || conn->state == CONN_STREAMING;
+}
+
 /* Which events matter follows from the state alone. */
 static void
 update_watch(struct http_conn *conn)
@@ -49,7 +56,7 @@ update_watch(struct http_conn *conn)
 	if (conn->out_sent < conn->out_bytes)
 		events |= EV_WRITE;
 	/* Without interest in the socket nobody tells us that the client has gone. */
-	if (conn->state == CONN_HANDLING) {
+	if (is_at_handler(conn)) {
 		if (events & EV_READ)
 			ev_timer_stop(loop, &conn->timer);
 		else if (!ev_is_active(&conn->timer))
@@ -65,46 +72,72 @@ update_watch(struct http_conn *conn)
 }
 
 /* Appends two pieces to what is to be sent. */
-static void
-queue(struct http_conn *conn, const char *head, size_t head_bytes, const char *body,
+static int
+append(struct http_conn *conn, const char *head, size_t head_bytes, const char *body,
     size_t body_bytes)
 {
 	char *out = realloc(conn->out, conn->out_bytes + head_bytes + body_bytes);
 
-	if (!out) {
-		http_conn_kill(conn);
-		return;
-	}
+	if (!out)
+		return -ENOMEM;
 	memcpy(out + conn->out_bytes, head, head_bytes);
 	if (body_bytes)
 		memcpy(out + conn->out_bytes + head_bytes, body, body_bytes);
 	conn->out = out;
 	conn->out_bytes += head_bytes + body_bytes;
+	return 0;
+}
+
+static void
+queue(struct http_conn *conn, const char *head, size_t head_bytes, const char *body,
+    size_t body_bytes)
+{
+	if (append(conn, head, head_bytes, body, body_bytes) < 0)
+		http_conn_kill(conn);
+}
+
+/* The line that says how the body ends.  204 has none. */
+static const char *
+length_line(char *buf, size_t bytes, int status, size_t body_bytes)
+{
+	buf[0] = '\0';
+	if (status != 204)
+		snprintf(buf, bytes, "Content-Length: %zu\r\n", body_bytes);
+	return buf;
+}
+
+/* The head of an answer, or 0 when a header of ours is too long. */
+static size_t
+write_head(const struct http_conn *conn, int status, const char *type, const char *length,
+    char buf[HEAD_BYTES])
+{
+	int n = snprintf(buf, HEAD_BYTES, "HTTP/1.1 %d %s\r\n%s%s%s%s%s%s\r\n", status,
+	    http_status_text(status), type ? "Content-Type: " : "", type ? type : "",
+	    type ? "\r\n" : "", length, conn->extra,
+	    conn->close_after			    ? "Connection: close\r\n"
+		: http_parse_is_http10(conn->parse) ? "Connection: keep-alive\r\n"
+						    : "");
+
+	return n < 0 || (size_t)n >= HEAD_BYTES ? 0 : (size_t)n;
 }
 
 /* Queues an answer and leaves for WRITING. */
 static void
 answer(struct http_conn *conn, int status, const char *type, const char *body, size_t body_bytes)
 {
-	bool is_10 = http_parse_is_http10(conn->parse);
-	char head[HEAD_BYTES];
-	int n;
+	char head[HEAD_BYTES], length[48];
+	size_t n = write_head(
+	    conn, status, type, length_line(length, sizeof(length), status, body_bytes), head);
 
-	n = snprintf(head, sizeof(head), "HTTP/1.1 %d %s\r\n%s%s%sContent-Length: %zu\r\n%s%s\r\n",
-	    status, http_status_text(status), type ? "Content-Type: " : "", type ? type : "",
-	    type ? "\r\n" : "", body_bytes, conn->extra,
-	    conn->close_after ? "Connection: close\r\n"
-		: is_10	      ? "Connection: keep-alive\r\n"
-			      : "");
 	if (strcmp(conn->req.method, "HEAD") == 0)
 		body_bytes = 0;
 	conn->state = CONN_WRITING;
 	conn->req.on_gone = NULL;
 	arm_deadline(conn);
-	if (n < 0 || (size_t)n >= sizeof(head)) /* a header of ours is too long */
+	if (n == 0)
 		http_conn_kill(conn);
 	else
-		queue(conn, head, (size_t)n, body, body_bytes);
+		queue(conn, head, n, body, body_bytes);
 }
 
 /* The word for programs that goes with it. */
@@ -129,13 +162,19 @@ code_of(int status)
 static void
 fail(struct http_conn *conn, int status, const char *why)
 {
+	bool plain = conn->server->plain;
 	char body[256];
-	int n = snprintf(
-	    body, sizeof(body), "{\"error\": \"%s\", \"code\": \"%s\"}\n", why, code_of(status));
+	int n;
 
+	if (plain)
+		n = snprintf(body, sizeof(body), "%s\n", why);
+	else
+		n = snprintf(body, sizeof(body), "{\"error\": \"%s\", \"code\": \"%s\"}\n", why,
+		    code_of(status));
 	conn->close_after = true;
 	conn->extra[0] = '\0';
-	answer(conn, status, "application/json", body, (size_t)n);
+	answer(conn, status, plain ? "text/plain; charset=utf-8" : "application/json", body,
+	    (size_t)n);
 }
 
 /* The answer is written. */
@@ -145,7 +184,8 @@ next_request(struct http_conn *conn)
 	free(conn->out);
 	conn->out = NULL;
 	conn->out_bytes = conn->out_sent = 0;
-	if (conn->state != CONN_WRITING) /* that was only "100 Continue" */
+	/* That was only "100 Continue", or a piece of a stream. */
+	if (conn->state != CONN_WRITING)
 		return;
 	arm_deadline(conn);
 	if (!conn->close_after) {
@@ -189,7 +229,7 @@ flush(struct http_conn *conn)
 static void
 dispatch(struct http_conn *conn)
 {
-	conn->close_after = !http_parse_keeps_alive(conn->parse);
+	conn->close_after = conn->server->retired || !http_parse_keeps_alive(conn->parse);
 	conn->state = CONN_HANDLING;
 	ev_timer_stop(conn->server->loop, &conn->timer);
 	conn->in_handler = true;
@@ -199,6 +239,11 @@ dispatch(struct http_conn *conn)
 		log_err("http: %s %s has no handler that answers; answered 500", conn->req.method,
 		    conn->req.path);
 		fail(conn, 500, "the request was not answered; this is a bug");
+	}
+	if (conn->state == CONN_STREAMING && !conn->req.on_gone) {
+		log_err("http: %s %s has a handler that streams for ever; hung up",
+		    conn->req.method, conn->req.path);
+		http_conn_kill(conn);
 	}
 }
 
@@ -316,7 +361,7 @@ on_timer(struct ev_loop *loop, ev_timer *watcher, int revents)
 
 	(void)loop;
 	(void)revents;
-	if (conn->state == CONN_HANDLING) {
+	if (is_at_handler(conn)) {
 		if (is_hung_up(conn))
 			http_conn_kill(conn);
 		return;
@@ -351,7 +396,7 @@ void
 http_conn_kill(struct http_conn *conn)
 {
 	struct http_server *server = conn->server;
-	bool waits = conn->state == CONN_HANDLING;
+	bool waits = is_at_handler(conn);
 
 	if (conn->state == CONN_DEAD)
 		return;
@@ -365,6 +410,15 @@ http_conn_kill(struct http_conn *conn)
 	if (waits && conn->req.on_gone)
 		conn->req.on_gone(&conn->req);
 	http_server_has_room(server);
+}
+
+void
+http_conn_retire(struct http_conn *conn)
+{
+	conn->close_after = true;
+	if (conn->state == CONN_READING && !http_parse_is_started(conn->parse) &&
+	    conn->in_start == conn->in_end)
+		http_conn_kill(conn);
 }
 
 void
@@ -389,6 +443,14 @@ http_header_add(struct http_request *req, const char *name, const char *value)
 	}
 }
 
+/* The caller is somebody else's callback: what follows, follows from the loop. */
+static void
+write_soon(struct http_conn *conn)
+{
+	if (!conn->in_handler && conn->state != CONN_DEAD)
+		ev_feed_event(conn->server->loop, &conn->io, EV_WRITE);
+}
+
 void
 http_reply(struct http_request *req, int status, const char *content_type, const char *body,
     size_t body_bytes)
@@ -398,7 +460,80 @@ http_reply(struct http_request *req, int status, const char *content_type, const
 	if (conn->state != CONN_HANDLING)
 		return;
 	answer(conn, status, content_type, body, body_bytes);
-	/* The caller is somebody else's callback: what follows, follows from the loop. */
-	if (!conn->in_handler && conn->state != CONN_DEAD)
-		ev_feed_event(conn->server->loop, &conn->io, EV_WRITE);
+	write_soon(conn);
+}
+
+void
+http_stream_begin(struct http_request *req, int status, const char *content_type)
+{
+	struct http_conn *conn = list_entry(req, struct http_conn, req);
+	char head[HEAD_BYTES];
+	size_t n;
+
+	if (conn->state != CONN_HANDLING)
+		return;
+	/* Without chunks the end of the connection is the end of the answer. */
+	conn->chunked = !http_parse_is_http10(conn->parse);
+	conn->close_after |= !conn->chunked;
+	n = write_head(conn, status, content_type,
+	    conn->chunked ? "Transfer-Encoding: chunked\r\n" : "", head);
+	conn->state = CONN_STREAMING;
+	if (n == 0)
+		http_conn_kill(conn);
+	else
+		queue(conn, head, n, NULL, 0);
+	write_soon(conn);
+}
+
+static int
+append_piece(struct http_conn *conn, const char *data, size_t bytes)
+{
+	char size[24];
+	int n, r;
+
+	if (!conn->chunked)
+		return append(conn, data, bytes, NULL, 0);
+	n = snprintf(size, sizeof(size), "%zx\r\n", bytes);
+	r = append(conn, size, (size_t)n, data, bytes);
+	return r < 0 ? r : append(conn, "\r\n", 2, NULL, 0);
+}
+
+int
+http_stream_send(struct http_request *req, const char *data, size_t bytes)
+{
+	struct http_conn *conn = list_entry(req, struct http_conn, req);
+	size_t before;
+	int r;
+
+	if (conn->state != CONN_STREAMING)
+		return -EPIPE;
+	/* What is sent goes first: a stream without end must not grow without end. */
+	conn->out_bytes -= conn->out_sent;
+	if (conn->out_sent > 0)
+		memmove(conn->out, conn->out + conn->out_sent, conn->out_bytes);
+	conn->out_sent = 0;
+	before = conn->out_bytes;
+	if (before > 0 && before + bytes > HTTP_STREAM_BYTES)
+		return -EAGAIN;
+	r = append_piece(conn, data, bytes);
+	if (r < 0)
+		conn->out_bytes = before; /* half a piece would be worse than none */
+	write_soon(conn);
+	return r;
+}
+
+void
+http_stream_end(struct http_request *req, const char *data, size_t bytes)
+{
+	struct http_conn *conn = list_entry(req, struct http_conn, req);
+
+	if (conn->state != CONN_STREAMING)
+		return;
+	conn->state = CONN_WRITING;
+	conn->req.on_gone = NULL;
+	arm_deadline(conn);
+	if ((bytes > 0 && append_piece(conn, data, bytes) < 0) ||
+	    (conn->chunked && append(conn, "0\r\n\r\n", 5, NULL, 0) < 0))
+		http_conn_kill(conn);
+	write_soon(conn);
 }

@@ -199,6 +199,8 @@ session_close(struct session *session, enum session_outcome outcome, const char 
 int
 session_complete(struct session *session, char *why, size_t why_bytes)
 {
+	/* Who waits for the one before must not take this one's outcome for its own. */
+	session_settle(session);
 	switch (session->state) {
 	case SESSION_GRADUATED:
 		return why_set(why, why_bytes, -EALREADY, "session %s has graduated", session->id);

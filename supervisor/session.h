@@ -46,6 +46,7 @@ struct session_request {
 	const char *instance; /* the VM's name; may be NULL */
 	const char *image_path;
 	const char *cache_key; /* NULL: the image's identity */
+	const char *version;   /* whose worker is to have it; NULL: the current one */
 	uid_t vmm_uid;	       /* who may connect: owner of the socket */
 	gid_t vmm_gid;
 	bool memfd;
@@ -80,6 +81,7 @@ struct session {
 	enum session_outcome outcome;
 	char reason[256];	     /* why it ended or what alarms, for people */
 	char version[VERSION_BYTES]; /* of the worker that serves it, or served it last */
+	char wanted[VERSION_BYTES];  /* that its client asked for; empty: the current one */
 	struct child *child;	     /* NULL: none */
 	bool sent;		     /* child has, or will read, its SESSION_OPEN */
 	bool opened;		     /* a worker has acknowledged it */
@@ -155,6 +157,10 @@ bool session_is_over(const struct session *session);
 /* Ends it: the worker is told, descriptors go once it has answered (or has died).
  * Without effect on one that is over. */
 void session_close(struct session *session, enum session_outcome outcome, const char *reason);
+
+/* Tells its waits what has happened to it, if they have not been told.  Whatever begins
+ * something that they could take for what they wait for calls it first. */
+void session_settle(struct session *session);
 
 /* Starts a completion.  0; -EALREADY when it graduated; -EBUSY when one runs;
  * -EINVAL in a state that cannot, or the errno of sending it (why says which).  Wait for

@@ -51,6 +51,8 @@ check_names(const struct reply *reply, const struct session_request *req)
 		r = check_name(reply, "instance", req->instance);
 	if (r == 0 && req->cache_key)
 		r = check_name(reply, "cache_key", req->cache_key);
+	if (r == 0 && req->version && !version_is_valid(req->version))
+		r = refuse(reply, -EINVAL, "%.40s is no version", req->version);
 	if (r == 0 && !req->image_path)
 		r = refuse(reply, -EINVAL, "the path of the image is missing");
 	return r;
@@ -168,6 +170,8 @@ prepare(const struct reply *reply, const struct peer *peer, const struct session
 		r = choose_id(reply, req, session);
 	session->vmm_uid = req->vmm_uid;
 	session->vmm_gid = req->vmm_gid;
+	if (r == 0 && req->version)
+		snprintf(session->wanted, sizeof(session->wanted), "%s", req->version);
 	session->flags = req->memfd ? IPC_SESSION_MEMFD : 0;
 	session->handshake_timeout_ms =
 	    req->handshake_timeout_ms ? req->handshake_timeout_ms : options->handshake_timeout_ms;

@@ -23,8 +23,9 @@ session_lacks_resources(int error)
 int
 session_place(struct session *session, char *why, size_t why_bytes)
 {
+	const char *version = session->wanted[0] ? session->wanted : NULL;
 	struct child *child;
-	int r = fleet_child_for_new(&session->sup->fleet, &child, why, why_bytes);
+	int r = fleet_child_for_new(&session->sup->fleet, version, &child, why, why_bytes);
 
 	if (r < 0)
 		return r;
@@ -77,6 +78,12 @@ place_or_wait(struct session *session)
 	char why[256];
 	int r = session_place(session, why, sizeof(why));
 
+	/* Its VMM has not come yet: another version serves it as well, and it must be served. */
+	if (session->wanted[0] && (r == -ESHUTDOWN || r == -ENOENT)) {
+		session_log(session, LOG_LEVEL_NOTICE, "%s; the current version takes it", why);
+		session->wanted[0] = '\0';
+		r = session_place(session, why, sizeof(why));
+	}
 	if (r == 0)
 		return;
 	if (r != -EAGAIN) {

@@ -112,6 +112,15 @@ tell_waits(struct session *session)
 	}
 }
 
+void
+session_settle(struct session *session)
+{
+	if (list_is_empty(&session->changed))
+		return;
+	list_remove(&session->changed);
+	tell_waits(session);
+}
+
 static void
 forget_one(struct sessions *sessions, struct session *session)
 {

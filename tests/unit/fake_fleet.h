@@ -12,12 +12,20 @@
 
 static struct child *fleet_next_child; /* NULL: fleet_next_error */
 static int fleet_next_error = -ENOENT;
+static int fleet_named_error; /* for a version that is named; 0: it is had */
+static char fleet_asked_for[VERSION_BYTES];
 static bool fleet_child_ready = true;
 
 int
-fleet_child_for_new(struct fleet *fleet, struct child **ret, char *why, size_t why_bytes)
+fleet_child_for_new(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
 {
 	(void)fleet;
+	snprintf(fleet_asked_for, sizeof(fleet_asked_for), "%s", version ? version : "current");
+	if (version && fleet_named_error) {
+		snprintf(why, why_bytes, "version %s is not to be had", version);
+		return fleet_named_error;
+	}
 	if (!fleet_next_child) {
 		snprintf(why, why_bytes, "no worker of any version is installed");
 		return fleet_next_error;
