@@ -17,7 +17,8 @@ static char said[1024]; /* on stderr */
 static int
 parse(const char *words)
 {
-	char text[256], *rest = text, *word, *argv[MAX_WORDS] = {(char[]){"pagerctl"}};
+	static char text[256]; /* the parsed options point into it */
+	char *rest = text, *word, *argv[MAX_WORDS] = {(char[]){"pagerctl"}};
 	FILE *old = stderr, *catch = fmemopen(said, sizeof(said), "w");
 	int argc = 1, r;
 
