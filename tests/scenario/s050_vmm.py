@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import vmm  # noqa: E402  pylint: disable=wrong-import-position
@@ -28,11 +29,13 @@ UFFDIO_COPY = 0xc028aa03
 points = failures = 0
 
 
-def ok(held, what):
+def ok(held, what, detail=None):
     global points, failures
     points += 1
     failures += not held
     print("%s %d - %s" % ("ok" if held else "not ok", points, what))
+    if not held and detail is not None:
+        print("#   %s" % (detail,))
 
 
 def clean(answer, **expected):
@@ -155,6 +158,31 @@ def stuck_cases(engine, image):
         g.send("discard rand count=1")
         ok(g.wait_status(lambda s: s["discarding"])["state"] == "idle", "a discard that is not")
         ok(g.quit(10) == 0, "quit does not wait for either")
+
+
+def paced_cases(engine, image):
+    """A guest that rests between its visits, and what it tells while it runs."""
+    with vmm.Vmm(image, private_pager=True, engine=engine, vcpus=2) as g:
+        g.cmd("start rand write period=500 burst=3 stalls=50000")
+        ok(g.cmd("pulse")["progress"] >= 4, "%s: each vCPU has visited two pages" % engine)
+        ok(g.cmd("stalls")["stalls"] == "-", "no stall yet")
+        os.kill(g.ready["pager_pid"], signal.SIGSTOP)
+        g.wait_status(lambda s: s["blocked"] == 2)
+        g.cmd("lap")
+        before = time.monotonic()
+        g.send("pulse")
+        ok(not select.select([g.process.stdout], [], [], 0.1)[0], "a stuck guest has no pulse")
+        waited = time.monotonic() - before
+        os.kill(g.ready["pager_pid"], signal.SIGCONT)
+        ok(g.answer()["cmd"] == "pulse", "until it goes on")
+        stalls = [s.split(":") for s in str(g.cmd("stalls")["stalls"]).split(",")]
+        ok(len(stalls) == 2, "a stall of each vCPU", stalls)
+        ok(all(int(us) > waited * 1e6 and before * 1e6 < int(end) < time.monotonic() * 1e6
+               for end, us in stalls), "as long as it was, when it was", stalls)
+        lap = g.cmd("lap")
+        ok(lap["max_us"] > waited * 1e6 and lap["samples"] >= 2, "a lap holds the stall", lap)
+        ok(g.cmd("discard rand count=8 touch")["touch_max_us"] > 0, "discarded and touched")
+        ok(g.cmd("stop")["wrong"] == 0 and g.cmd("verify")["wrong"] == 0, "and all is right")
 
 
 def mode_cases(engine, image):
@@ -299,6 +327,7 @@ def main():
             wrong_cases(engine, image, directory)
             size_cases(engine, directory)
             stuck_cases(engine, image)
+            paced_cases(engine, image)
             mode_cases(engine, image)
             hugepage_cases(engine, image)
         if vmm.has_kvm():

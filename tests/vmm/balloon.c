@@ -38,6 +38,19 @@ unclaim_pages(uint32_t *model, uint64_t count)
 		__atomic_fetch_and(&model[i], ~MODEL_DISCARDING, __ATOMIC_RELEASE);
 }
 
+static void
+touch(const struct vmm *vmm, uint64_t page)
+{
+	const struct vmm_region *r = memory_region(&vmm->memory, page);
+	uint64_t start = clock_now_ns();
+	uint64_t took;
+
+	(void)*(volatile uint8_t *)(r->host + (page * VMM_PAGE_BYTES - r->offset));
+	took = clock_now_ns() - start;
+	if (took > balloon.outcome.touch_max_ns)
+		balloon.outcome.touch_max_ns = took;
+}
+
 /* Pages that are claimed already, of one region. */
 static int
 discard_claimed(struct vmm *vmm, uint64_t page, uint64_t count)
@@ -58,6 +71,8 @@ discard_claimed(struct vmm *vmm, uint64_t page, uint64_t count)
 	balloon.outcome.calls++;
 	if (took > balloon.outcome.max_ns)
 		balloon.outcome.max_ns = took;
+	if (balloon.order.is_touched)
+		touch(vmm, page);
 	return 0;
 }
 

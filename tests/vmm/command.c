@@ -31,6 +31,8 @@ static struct {
 	char name[16]; /* of the command that the outcome answers */
 	uint32_t next_version;
 	uint64_t total_wrong;
+	bool wants_pulse;
+	uint64_t pulse_since[VMM_MAX_VCPUS];
 } state = {.next_version = 1};
 
 static void __attribute__((format(printf, 1, 2))) answer(const char *fmt, ...)
@@ -101,6 +103,7 @@ parse_vcpu(const struct vmm *vmm, struct job *job, const char *value)
 static int
 parse_job_word(const struct vmm *vmm, struct job *job, const char *word)
 {
+	bool is_endless = (job->flags & GUEST_F_ENDLESS) != 0;
 	const char *value;
 
 	if ((value = value_of(word, "count")) != NULL)
@@ -109,11 +112,17 @@ parse_job_word(const struct vmm *vmm, struct job *job, const char *word)
 		return num_parse_u64(value, 0, UINT64_MAX, &job->order.seed);
 	if ((value = value_of(word, "vcpu")) != NULL)
 		return parse_vcpu(vmm, job, value);
+	if (is_endless && (value = value_of(word, "period")) != NULL)
+		return num_parse_u64(value, 1, 60000000, &job->period_us);
+	if (is_endless && (value = value_of(word, "burst")) != NULL)
+		return num_parse_u64(value, 1, UINT32_MAX, &job->burst);
+	if (is_endless && (value = value_of(word, "stalls")) != NULL)
+		return num_parse_u64(value, 1, UINT32_MAX, &job->stall_us);
 	if (strcmp(word, "noverify") == 0)
 		job->flags |= GUEST_F_FIRST_ONLY;
 	else if (strcmp(word, "each") == 0)
 		job->flags |= GUEST_F_ALL_TOUCH;
-	else if (strcmp(word, "write") == 0 && (job->flags & GUEST_F_ENDLESS) != 0)
+	else if (strcmp(word, "write") == 0 && is_endless)
 		job->flags |= GUEST_F_WRITE_SOME;
 	else
 		return -EINVAL;
@@ -202,7 +211,7 @@ on_verify(struct vmm *vmm, const struct words *w)
 static void
 on_start(struct vmm *vmm, const struct words *w)
 {
-	struct job job = {.command = GUEST_TOUCH, .flags = GUEST_F_ENDLESS};
+	struct job job = {.command = GUEST_TOUCH, .flags = GUEST_F_ENDLESS, .burst = 1};
 
 	if (!parse_job(vmm, &job, w))
 		return;
@@ -263,6 +272,10 @@ answer_job(struct vmm *vmm)
 	job_collect(vmm, &state.job, &o);
 	state.next_version += (uint32_t)o.passes + 1;
 	state.total_wrong += o.wrong;
+	if (state.wants_pulse) {
+		state.wants_pulse = false;
+		answer("error pulse: the job has ended");
+	}
 	if (o.error < 0) {
 		answer(
 		    "error %s: vcpu %" PRIu32 ": %s", state.name, o.error_vcpu, strerror(-o.error));
@@ -285,24 +298,99 @@ answer_job(struct vmm *vmm)
 	answer(" cmd=%s", state.name);
 }
 
+/* --- The background job while it runs -------------------------------------------- */
+
+static void
+on_pulse(struct vmm *vmm, const struct words *w)
+{
+	(void)w;
+	if (!state.is_background || state.is_stopping || state.wants_pulse) {
+		answer("error pulse: %s",
+		    state.wants_pulse ? "one is awaited" : "nothing runs in the background");
+		return;
+	}
+	state.wants_pulse = true;
+	job_pulse(vmm, &state.job, state.pulse_since);
+}
+
+static void
+answer_pulse(struct vmm *vmm)
+{
+	uint64_t visited;
+	uint64_t wrong;
+
+	if (!job_has_pulse(vmm, &state.job, state.pulse_since))
+		return;
+	state.wants_pulse = false;
+	job_progress(vmm, &state.job, &visited, &wrong);
+	answer("ok progress=%" PRIu64 " total_wrong=%" PRIu64 " cmd=pulse", visited,
+	    state.total_wrong + wrong);
+}
+
+static void
+on_lap(struct vmm *vmm, const struct words *w)
+{
+	struct job_outcome o = {.error = 0};
+
+	(void)w;
+	if (!state.is_background) {
+		answer("error lap: nothing runs in the background");
+		return;
+	}
+	job_lap(vmm, &state.job, &o.times);
+	printf("ok");
+	answer_times(&o);
+	answer_decades(&o.times);
+	answer(" cmd=lap");
+}
+
+static void
+on_stalls(struct vmm *vmm, const struct words *w)
+{
+	const char *separator = "";
+	struct vcpu_stall stall;
+	uint64_t lost = 0;
+	uint32_t i;
+
+	(void)w;
+	printf("ok stalls=");
+	for (i = 0; i < vmm->options.nr_vcpus; i++) {
+		while (vcpu_take_stall(&vmm->vcpus[i], &stall, &lost)) {
+			printf("%s%" PRIu64 ":%" PRIu64, separator, stall.end_ns / 1000,
+			    stall.ns / 1000);
+			separator = ",";
+		}
+	}
+	answer("%s lost=%" PRIu64 " cmd=stalls", *separator == '\0' ? "-" : "", lost);
+}
+
+int
+command_timeout(void)
+{
+	return state.wants_pulse ? 1 : -1;
+}
+
 /* --- Discards ------------------------------------------------------------------- */
 
 static int
 parse_discard(const struct vmm *vmm, const struct words *w, struct balloon_order *o)
 {
 	uint64_t nr_pages = vmm->memory.nr_pages;
+	unsigned nr_words;
 	unsigned i;
 	int err = 0;
 
-	if (w->n < 2)
+	o->is_touched = w->n > 2 && strcmp(w->word[w->n - 1], "touch") == 0;
+	nr_words = o->is_touched ? w->n - 1 : w->n;
+	if (nr_words < 2)
 		return -EINVAL;
 	o->is_random = strcmp(w->word[1], "rand") == 0;
 	if (!o->is_random) {
-		if (w->n != 3 || num_parse_u64(w->word[1], 0, nr_pages - 1, &o->start) < 0)
+		if (nr_words != 3 || num_parse_u64(w->word[1], 0, nr_pages - 1, &o->start) < 0)
 			return -EINVAL;
 		return num_parse_u64(w->word[2], 1, nr_pages - o->start, &o->count);
 	}
-	for (i = 2; i < w->n && err == 0; i++) {
+	for (i = 2; i < nr_words && err == 0; i++) {
 		const char *count = value_of(w->word[i], "count");
 		const char *seed = value_of(w->word[i], "seed");
 
@@ -345,9 +433,9 @@ answer_discard(const struct balloon_outcome *o)
 		return;
 	}
 	answer("ok discarded=%" PRIu64 " skipped=%" PRIu64 " calls=%" PRIu64
-	       " wall_us=%.1f max_us=%.1f cmd=discard",
+	       " wall_us=%.1f max_us=%.1f touch_max_us=%.1f cmd=discard",
 	    o->discarded, o->skipped, o->calls, (double)o->wall_ns / 1000.0,
-	    (double)o->max_ns / 1000.0);
+	    (double)o->max_ns / 1000.0, (double)o->touch_max_ns / 1000.0);
 }
 
 /* --- Questions ------------------------------------------------------------------ */
@@ -421,6 +509,9 @@ static const struct {
     {"verify", on_verify, false, false},
     {"start", on_start, false, false},
     {"stop", on_stop, true, true},
+    {"pulse", on_pulse, true, true},
+    {"lap", on_lap, true, true},
+    {"stalls", on_stalls, true, true},
     {"discard", on_discard, false, true},
     {"wait", on_wait, false, true},
     {"rss", on_rss, true, true},
@@ -470,6 +561,8 @@ command_done(struct vmm *vmm)
 
 	if (balloon_take(&discarded))
 		answer_discard(&discarded);
+	if (state.wants_pulse)
+		answer_pulse(vmm);
 	if (state.is_running && vcpus_running(vmm) == 0)
 		answer_job(vmm);
 }

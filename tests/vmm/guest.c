@@ -56,14 +56,28 @@ model_word(const struct guest_params *p, uint64_t page)
 }
 
 pattern_inline void
-record_latency(struct guest_params *p, uint64_t visit, uint64_t cycles)
+record_stall(struct guest_params *p, uint64_t end, uint64_t cycles)
 {
+	struct guest_stall *stall = &p->stalls[p->nr_stalls % GUEST_MAX_STALLS];
+
+	stall->end = end;
+	stall->cycles = cycles;
+	p->nr_stalls++;
+}
+
+pattern_inline void
+record_latency(struct guest_params *p, uint64_t visit, uint64_t start, uint64_t end)
+{
+	uint64_t cycles = end - start;
+
 	if (p->latencies != 0)
 		((volatile uint64_t *)(uintptr_t)p->latencies)[visit] = cycles;
 	else
 		p->hist[guest_hist_bucket(cycles)]++;
 	if (cycles > p->max_cycles)
 		p->max_cycles = cycles;
+	if (cycles >= p->stall_cycles)
+		record_stall(p, end, cycles);
 }
 
 pattern_inline void
@@ -159,7 +173,7 @@ touch_page(struct guest_params *p, uint64_t page, uint64_t visit)
 	uint64_t end = cycles_after();
 	struct pattern_words w = guest_expected(&p->pattern, page, before);
 
-	record_latency(p, visit, end - start);
+	record_latency(p, visit, start, end);
 	/* The first value that was seen counts, even if a second look is right.  Both
 	 * loads of the model agree and neither is busy: nobody changed the page. */
 	if (found != pattern_word(w, word) && (before & MODEL_BUSY) == 0 &&
@@ -200,7 +214,7 @@ write_page(struct guest_params *p, uint64_t page, uint64_t visit, uint32_t versi
 	}
 	start = cycles_before();
 	addr[word] = pattern_word(w, word);
-	record_latency(p, visit, cycles_after() - start);
+	record_latency(p, visit, start, cycles_after());
 	wrong.page = page;
 	scan_page(&wrong, guest_expected(&p->pattern, page, old), addr, 0, PATTERN_PAGE_WORDS, word,
 	    false);
@@ -216,10 +230,10 @@ write_page(struct guest_params *p, uint64_t page, uint64_t visit, uint32_t versi
 pattern_inline void
 run_endless(struct guest_params *p)
 {
-	uint64_t i = 0;
+	uint64_t last = p->burst == 0 ? UINT64_MAX : p->progress + p->burst;
+	uint64_t i = p->cursor;
 
-	p->order.seed += p->rank;
-	while (__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE) == 0) {
+	while (__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE) == 0 && p->progress < last) {
 		uint64_t page = order_page(&p->order, i);
 
 		if ((p->flags & GUEST_F_WRITE_SOME) != 0 && page % p->nr_ranks == p->rank &&
@@ -234,6 +248,7 @@ run_endless(struct guest_params *p)
 			p->order.seed += p->nr_ranks;
 		}
 	}
+	p->cursor = i;
 }
 
 pattern_inline void
@@ -269,6 +284,7 @@ run_warm(struct guest_params *p)
 guest_text void
 guest_execute(struct guest_params *params)
 {
+	params->epoch = cycles_before();
 	switch (params->command) {
 	case GUEST_WARM:
 		run_warm(params);

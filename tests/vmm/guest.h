@@ -16,6 +16,7 @@
 
 #define GUEST_MAX_REGIONS 2
 #define GUEST_MAX_REPORTS 16
+#define GUEST_MAX_STALLS  64
 
 /* Histogram of touch times in cycles: powers of two, 32 steps in each. */
 #define GUEST_HIST_STEPS   UINT64_C(32)
@@ -59,6 +60,12 @@ struct guest_report {
 	uint64_t wrong_words; /* in the page, this one included */
 };
 
+/* A touch that took long. */
+struct guest_stall {
+	uint64_t end; /* reading of the guest's own cycle counter */
+	uint64_t cycles;
+};
+
 struct guest_params {
 	/* The job: the host writes, the guest reads. */
 	uint64_t command; /* enum guest_command */
@@ -71,13 +78,17 @@ struct guest_params {
 	uint64_t version; /* of what is written; endless: plus the number of the pass */
 	uint64_t nr_regions;
 	struct guest_region regions[GUEST_MAX_REGIONS];
-	uint64_t model;	     /* uint32_t for each page */
-	uint64_t latencies;  /* uint64_t for each visit, in cycles; 0: use the histogram */
-	uint64_t warm_start; /* GUEST_WARM: this range of the scratch memory */
+	uint64_t model;	       /* uint32_t for each page */
+	uint64_t latencies;    /* uint64_t for each visit, in cycles; 0: use the histogram */
+	uint64_t burst;	       /* endless: so many visits a run, then the doorbell; 0: until stop */
+	uint64_t stall_cycles; /* touches of at least this many cycles are stalls */
+	uint64_t warm_start;   /* GUEST_WARM: this range of the scratch memory */
 	uint64_t warm_bytes;
 	uint64_t stop; /* the host sets it while the guest runs */
 
 	/* The outcome: the guest writes; progress may be read at any time. */
+	uint64_t epoch;	   /* the cycle counter when the run began */
+	uint64_t cursor;   /* endless: where in the order the next run goes on */
 	uint64_t progress; /* pages visited */
 	uint64_t passes;
 	uint64_t wrong;	  /* words */
@@ -85,7 +96,9 @@ struct guest_params {
 	uint64_t skipped; /* pages left unwritten: they were being discarded */
 	uint64_t written;
 	uint64_t max_cycles;
+	uint64_t nr_stalls; /* of the job; the last GUEST_MAX_STALLS are kept */
 	uint64_t nr_reports;
+	struct guest_stall stalls[GUEST_MAX_STALLS];
 	struct guest_report reports[GUEST_MAX_REPORTS];
 	uint64_t hist[GUEST_HIST_BUCKETS];
 };

@@ -8,6 +8,9 @@
 
 #define MAX_REPORT_LINES 64
 
+/* The histogram at the last lap. */
+static uint64_t lap_base[GUEST_HIST_BUCKETS];
+
 static uint64_t
 nr_visits(const struct job *job)
 {
@@ -29,21 +32,29 @@ params_of(const struct vmm *vmm, const struct job *job, uint32_t rank)
 void
 job_start(struct vmm *vmm, const struct job *job)
 {
+	uint64_t stall_cycles = UINT64_MAX;
 	uint32_t rank;
 
+	if (job->stall_us > 0)
+		stall_cycles = (uint64_t)((double)job->stall_us * vmm_cycles_per_us(vmm));
 	for (rank = 0; rank < job->nr_vcpus; rank++) {
 		struct guest_params *p = params_of(vmm, job, rank);
 
 		p->command = job->command;
 		p->flags = job->flags;
 		p->order = job->order;
+		if ((job->flags & GUEST_F_ENDLESS) != 0)
+			p->order.seed += rank;
 		p->count = job->count;
 		p->rank = rank;
 		p->nr_ranks = job->nr_vcpus;
 		p->version = job->version;
 		p->latencies =
 		    has_latencies(vmm, job) ? scratch_guest_addr(vmm, vmm->scratch.latencies) : 0;
+		p->burst = job->period_us > 0 ? job->burst : 0;
+		p->stall_cycles = stall_cycles;
 		p->stop = 0;
+		p->cursor = 0;
 		p->progress = 0;
 		p->passes = 0;
 		p->wrong = 0;
@@ -51,9 +62,12 @@ job_start(struct vmm *vmm, const struct job *job)
 		p->skipped = 0;
 		p->written = 0;
 		p->max_cycles = 0;
+		p->nr_stalls = 0;
 		p->nr_reports = 0;
 		memset(p->hist, 0, sizeof(p->hist));
+		vmm->vcpus[job->first_vcpu + rank].period_us = job->period_us;
 	}
+	memset(lap_base, 0, sizeof(lap_base));
 	vcpus_post(vmm, job->first_vcpu, job->nr_vcpus);
 }
 
@@ -80,6 +94,30 @@ job_progress(
 		*ret_visited += __atomic_load_n(&p->progress, __ATOMIC_RELAXED);
 		*ret_wrong += __atomic_load_n(&p->wrong, __ATOMIC_RELAXED);
 	}
+}
+
+void
+job_pulse(const struct vmm *vmm, const struct job *job, uint64_t since[VMM_MAX_VCPUS])
+{
+	uint32_t rank;
+
+	for (rank = 0; rank < job->nr_vcpus; rank++)
+		since[rank] =
+		    __atomic_load_n(&params_of(vmm, job, rank)->progress, __ATOMIC_RELAXED);
+}
+
+bool
+job_has_pulse(const struct vmm *vmm, const struct job *job, const uint64_t since[VMM_MAX_VCPUS])
+{
+	uint32_t rank;
+
+	for (rank = 0; rank < job->nr_vcpus; rank++) {
+		const struct guest_params *p = params_of(vmm, job, rank);
+
+		if (__atomic_load_n(&p->progress, __ATOMIC_RELAXED) < since[rank] + 2)
+			return false;
+	}
+	return true;
 }
 
 /* --- Times ---------------------------------------------------------------------- */
@@ -207,6 +245,31 @@ collect_times(struct vmm *vmm, const struct job *job, struct job_times *t)
 	else
 		times_from_hist(t, hist, per_us);
 	t->max_us = (double)max / per_us;
+}
+
+void
+job_lap(struct vmm *vmm, const struct job *job, struct job_times *ret)
+{
+	static uint64_t now[GUEST_HIST_BUCKETS], since[GUEST_HIST_BUCKETS];
+	double per_us = vmm_cycles_per_us(vmm);
+	uint32_t rank;
+	uint64_t b;
+
+	memset(now, 0, sizeof(now));
+	memset(ret, 0, sizeof(*ret));
+	for (rank = 0; rank < job->nr_vcpus; rank++) {
+		const struct guest_params *p = params_of(vmm, job, rank);
+
+		for (b = 0; b < GUEST_HIST_BUCKETS; b++)
+			now[b] += __atomic_load_n(&p->hist[b], __ATOMIC_RELAXED);
+	}
+	for (b = 0; b < GUEST_HIST_BUCKETS; b++) {
+		since[b] = now[b] - lap_base[b];
+		if (since[b] > 0)
+			ret->max_us = (double)guest_hist_upper(b) / per_us;
+	}
+	memcpy(lap_base, now, sizeof(lap_base));
+	times_from_hist(ret, since, per_us);
 }
 
 /* --- Outcome -------------------------------------------------------------------- */

@@ -13,6 +13,9 @@ struct job {
 	uint32_t first_vcpu;
 	uint32_t nr_vcpus;
 	uint32_t version;
+	uint64_t period_us; /* endless: a burst each period; 0: without rest */
+	uint64_t burst;	    /* pages */
+	uint64_t stall_us;  /* longer touches are kept as stalls; 0: none */
 };
 
 struct job_times {
@@ -46,6 +49,14 @@ void job_stop(struct vmm *vmm, const struct job *job);
 /* Pages visited and wrong words so far, while it runs. */
 void job_progress(
     const struct vmm *vmm, const struct job *job, uint64_t *ret_visited, uint64_t *ret_wrong);
+/* Whether each vCPU has visited two pages more than when since[] was taken: then it has
+ * begun and ended a visit in between. */
+void job_pulse(const struct vmm *vmm, const struct job *job, uint64_t since[VMM_MAX_VCPUS]);
+bool job_has_pulse(
+    const struct vmm *vmm, const struct job *job, const uint64_t since[VMM_MAX_VCPUS]);
+/* The touches since the last lap, or since the start, while it runs; the times are the
+ * histogram's. */
+void job_lap(struct vmm *vmm, const struct job *job, struct job_times *ret);
 /* After the last vCPU has ended. */
 void job_collect(struct vmm *vmm, const struct job *job, struct job_outcome *ret);
 /* Wrong words to stderr; lines beyond a bound for the life of the process are left out. */

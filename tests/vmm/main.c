@@ -44,9 +44,15 @@ static const char usage_text[] =
     "                         read pages, timed; each: every vCPU reads every page\n"
     "  write ORDER [count=N] [seed=S] [vcpu=all|N]\n"
     "  verify                 every word of every page\n"
-    "  start ORDER [seed=S] [write] [noverify]   until stop\n"
+    "  start ORDER [seed=S] [write] [noverify] [period=US [burst=N]] [stalls=US]\n"
+    "                         until stop; period: N pages each period, then rest\n"
     "  stop\n"
-    "  discard START COUNT | discard rand count=N [seed=S]   in pages of 4 KiB\n"
+    "  pulse                  answered when every vCPU has begun and ended a visit\n"
+    "  lap                    the times since the last lap\n"
+    "  stalls                 touches of at least stalls= since the last time: END:US,...\n"
+    "                         END in us of the monotonic clock\n"
+    "  discard START COUNT [touch] | discard rand count=N [seed=S] [touch]\n"
+    "                         in pages of 4 KiB; touch: and read one byte of each range\n"
     "  rss | status | wait | quit\n"
     "ORDER is seq, rand or stride:N.\n";
 
@@ -387,12 +393,15 @@ serve_commands(void)
 		    {.fd = vmm.done_fd, .events = POLLIN},
 		};
 		uint64_t events;
+		int n;
 
 		if (!has_room && !input.is_at_end && strchr(input.bytes, '\n') == NULL)
 			return; /* a line without end */
-		if (poll(fds, 2, -1) < 0)
+		n = poll(fds, 2, command_timeout());
+		if (n < 0)
 			continue;
-		if (fds[1].revents != 0 && read(vmm.done_fd, &events, sizeof(events)) > 0)
+		if (n == 0 ||
+		    (fds[1].revents != 0 && read(vmm.done_fd, &events, sizeof(events)) > 0))
 			command_done(&vmm);
 		if (fds[0].revents != 0)
 			read_input();

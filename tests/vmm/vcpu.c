@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/timerfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,6 +25,89 @@ vmm_signal_done(const struct vmm *vmm)
 		perror("vmm: eventfd");
 }
 
+/* The guest's counter may have an offset of its own, so a run's begin is read on both
+ * clocks.  Stalls of a run that has just ended. */
+static void
+collect_stalls(struct vcpu *vcpu, uint64_t run_ns, uint64_t *seen)
+{
+	const struct guest_params *p = vcpu->params;
+	double per_us = vmm_cycles_per_us(vcpu->vmm);
+
+	if (p->nr_stalls - *seen > GUEST_MAX_STALLS)
+		*seen = p->nr_stalls - GUEST_MAX_STALLS;
+	pthread_mutex_lock(&vcpu->vmm->lock);
+	for (; *seen < p->nr_stalls; (*seen)++) {
+		const struct guest_stall *g = &p->stalls[*seen % GUEST_MAX_STALLS];
+		struct vcpu_stall *s = &vcpu->stalls[vcpu->nr_stalls++ % VMM_MAX_STALLS];
+
+		s->end_ns = run_ns + (uint64_t)((double)(g->end - p->epoch) / per_us * 1000.0);
+		s->ns = (uint64_t)((double)g->cycles / per_us * 1000.0);
+	}
+	pthread_mutex_unlock(&vcpu->vmm->lock);
+}
+
+bool
+vcpu_take_stall(struct vcpu *vcpu, struct vcpu_stall *ret, uint64_t *ret_lost)
+{
+	bool has_one;
+
+	pthread_mutex_lock(&vcpu->vmm->lock);
+	if (vcpu->nr_stalls - vcpu->nr_stalls_told > VMM_MAX_STALLS) {
+		*ret_lost += vcpu->nr_stalls - vcpu->nr_stalls_told - VMM_MAX_STALLS;
+		vcpu->nr_stalls_told = vcpu->nr_stalls - VMM_MAX_STALLS;
+	}
+	has_one = vcpu->nr_stalls_told < vcpu->nr_stalls;
+	if (has_one)
+		*ret = vcpu->stalls[vcpu->nr_stalls_told++ % VMM_MAX_STALLS];
+	pthread_mutex_unlock(&vcpu->vmm->lock);
+	return has_one;
+}
+
+static void
+set_period(const struct vcpu *vcpu, uint64_t us)
+{
+	struct timespec period = {
+	    .tv_sec = (time_t)(us / 1000000),
+	    .tv_nsec = (long)(us % 1000000 * 1000),
+	};
+	struct itimerspec timer = {.it_interval = period, .it_value = period};
+
+	if (timerfd_settime(vcpu->timer_fd, 0, &timer, NULL) < 0)
+		perror("vmm: timerfd");
+}
+
+/* Until the next period.  False when there is none. */
+static bool
+rest(const struct vcpu *vcpu)
+{
+	uint64_t expirations;
+
+	if (vcpu->period_us == 0 || vcpu->error < 0 ||
+	    __atomic_load_n(&vcpu->params->stop, __ATOMIC_ACQUIRE) != 0)
+		return false;
+	return read(vcpu->timer_fd, &expirations, sizeof(expirations)) == sizeof(expirations);
+}
+
+static void
+run_job(struct vcpu *vcpu)
+{
+	uint64_t run_ns = clock_now_ns();
+	uint64_t stalls = 0;
+
+	vcpu->start_ns = run_ns;
+	if (vcpu->period_us > 0)
+		set_period(vcpu, vcpu->period_us);
+	for (;;) {
+		vcpu->error = vcpu->vmm->is_kvm ? kvm_vcpu_run(vcpu) : threads_vcpu_run(vcpu);
+		if (vcpu->params->nr_stalls > stalls)
+			collect_stalls(vcpu, run_ns, &stalls);
+		if (!rest(vcpu))
+			break;
+		run_ns = clock_now_ns();
+	}
+	vcpu->end_ns = clock_now_ns();
+}
+
 static void *
 vcpu_main(void *arg)
 {
@@ -39,9 +123,7 @@ vcpu_main(void *arg)
 			pthread_cond_wait(&vmm->job_posted, &vmm->lock);
 		pthread_mutex_unlock(&vmm->lock);
 
-		vcpu->start_ns = clock_now_ns();
-		vcpu->error = vmm->is_kvm ? kvm_vcpu_run(vcpu) : threads_vcpu_run(vcpu);
-		vcpu->end_ns = clock_now_ns();
+		run_job(vcpu);
 
 		pthread_mutex_lock(&vmm->lock);
 		vcpu->has_job = false;
@@ -59,8 +141,12 @@ vcpus_start(struct vmm *vmm)
 	uint32_t i;
 
 	for (i = 0; i < vmm->options.nr_vcpus; i++) {
-		int err = pthread_create(&vmm->vcpus[i].thread, NULL, vcpu_main, &vmm->vcpus[i]);
+		int err;
 
+		vmm->vcpus[i].timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+		if (vmm->vcpus[i].timer_fd < 0)
+			return -errno;
+		err = pthread_create(&vmm->vcpus[i].thread, NULL, vcpu_main, &vmm->vcpus[i]);
 		if (err != 0)
 			return -err;
 	}

@@ -102,6 +102,13 @@ _Static_assert(sizeof(struct guest_params) <= SCRATCH_PARAMS_BYTES, "parameter b
 
 struct vmm;
 
+/* The longest touches lately, on the host's clock. */
+#define VMM_MAX_STALLS 256U
+struct vcpu_stall {
+	uint64_t end_ns;
+	uint64_t ns;
+};
+
 struct vcpu {
 	struct vmm *vmm;
 	struct guest_params *params; /* in the scratch memory */
@@ -111,7 +118,12 @@ struct vcpu {
 	bool has_job; /* under vmm->lock, as the rest */
 	uint64_t start_ns;
 	uint64_t end_ns;
-	int error; /* negative errno of the last run */
+	int error;	    /* negative errno of the last run */
+	uint64_t period_us; /* 0: one run is the job; else a run each period until it is stopped */
+	int timer_fd;
+	struct vcpu_stall stalls[VMM_MAX_STALLS];
+	uint64_t nr_stalls;
+	uint64_t nr_stalls_told;
 	int kvm_fd;
 	void *kvm_run;
 };
@@ -172,6 +184,8 @@ void vcpus_post(struct vmm *vmm, uint32_t first, uint32_t n);
 uint32_t vcpus_running(struct vmm *vmm);
 /* How many threads sleep in the kernel although they have a job. */
 uint32_t vcpus_blocked(struct vmm *vmm);
+/* The oldest stall not told yet, which is told now.  False when there is none. */
+bool vcpu_take_stall(struct vcpu *vcpu, struct vcpu_stall *ret, uint64_t *ret_lost);
 double vmm_cycles_per_us(struct vmm *vmm);
 uint64_t vmm_cycles(void);
 void vmm_signal_done(const struct vmm *vmm);
@@ -179,8 +193,9 @@ void vmm_signal_done(const struct vmm *vmm);
 /* balloon.c */
 struct balloon_order {
 	bool is_random;
-	uint64_t start; /* page; random: the seed */
-	uint64_t count; /* pages */
+	uint64_t start;	 /* page; random: the seed */
+	uint64_t count;	 /* pages */
+	bool is_touched; /* read a byte of each range afterwards, as a balloon that deflates */
 };
 struct balloon_outcome {
 	uint64_t discarded;
@@ -188,6 +203,7 @@ struct balloon_outcome {
 	uint64_t calls;
 	uint64_t wall_ns;
 	uint64_t max_ns;
+	uint64_t touch_max_ns;
 	int error;
 };
 int balloon_start(struct vmm *vmm);
@@ -199,5 +215,7 @@ bool balloon_take(struct balloon_outcome *ret);
  * must be offered again after the next command_done(). */
 bool command_line(struct vmm *vmm, const char *line);
 void command_done(struct vmm *vmm);
+/* Milliseconds until command_done() is due without an event; -1: never. */
+int command_timeout(void);
 
 #endif
