@@ -243,10 +243,30 @@ open_rendezvous(struct child *child, int *ret)
 	return 0;
 }
 
+/* For tests: PAGER_WORKER_FAULT is the PAGER_FAULT of every worker.  Where it has a ';' it
+ * is a list: the first word is for the first worker that this process starts, and so on;
+ * beyond the last, and where a word is empty, a worker has none. */
+static void
+set_fault_env(struct spawn *spawn)
+{
+	static unsigned nr_started;
+	const char *word = getenv("PAGER_WORKER_FAULT");
+
+	if (word != NULL && strchr(word, ';') != NULL) {
+		for (unsigned i = 0; i < nr_started && word != NULL; i++) {
+			word = strchr(word, ';');
+			word = word == NULL ? NULL : word + 1;
+		}
+		nr_started++;
+	}
+	if (word != NULL && strcspn(word, ";") > 0)
+		snprintf(spawn->fault_env, sizeof(spawn->fault_env), "PAGER_FAULT=%.*s",
+		    (int)strcspn(word, ";"), word);
+}
+
 static int
 prepare(struct child *child, struct spawn *spawn)
 {
-	const char *fault_text = getenv("PAGER_WORKER_FAULT");
 	static const char *const levels[] = {
 	    [LOG_LEVEL_ERR] = "err",
 	    [LOG_LEVEL_WARNING] = "warning",
@@ -271,8 +291,7 @@ prepare(struct child *child, struct spawn *spawn)
 	spawn->gid = child->sup->worker_gid;
 	snprintf(spawn->level_arg, sizeof(spawn->level_arg), "--log-level=%s",
 	    levels[child->sup->options.log_level]);
-	if (fault_text != NULL)
-		snprintf(spawn->fault_env, sizeof(spawn->fault_env), "PAGER_FAULT=%s", fault_text);
+	set_fault_env(spawn);
 	return r;
 }
 
