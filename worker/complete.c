@@ -16,6 +16,8 @@
 
 #define BATCH	 32U
 #define QUIET_NS (20 * NS_PER_US)
+/* The index waits for the file system; an abort is seen in between. */
+#define INDEX_STEP_NS (20 * NS_PER_MS)
 /* A removal under way ends within microseconds of its event being read.  Only a VMM that
  * discards without end, outside its regions, can make this many tries fail. */
 #define QUIET_TRIES 10000U
@@ -167,7 +169,8 @@ complete_main(void *arg)
 	struct completion *c = &s->completion;
 
 	copylock_idle_priority();
-	image_wait_index(s->image);
+	while (!image_wait_index(s->image, INDEX_STEP_NS) && !is_aborted(s))
+		;
 	c->error = 0;
 	c->reason[0] = '\0';
 	c->outcome = complete(s);

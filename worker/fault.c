@@ -112,7 +112,7 @@ not_filled(struct fault_thread *t, const struct run *page, enum fill_result resu
 static const void *
 clip_to_source(struct fault_thread *t, struct run *run)
 {
-	const struct image *image = t->s->image;
+	struct image *image = t->s->image;
 	uint64_t page_bytes = run->region->page_bytes;
 	uint64_t bytes = run_bytes(run), n;
 	const void *src = NULL;

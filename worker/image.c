@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/pagemap.h"
@@ -46,12 +47,15 @@ find_open(struct pager *pager, const struct stat *st, uint64_t bytes)
 	list_for_each(pos, &pager->images) {
 		struct image *image = list_entry(pos, struct image, link);
 
-		if (image->dev == st->st_dev && image->ino == st->st_ino && image->bytes == bytes)
+		if (image->dev == st->st_dev && image->ino == st->st_ino && image->bytes == bytes &&
+		    image->changed.tv_sec == st->st_mtim.tv_sec &&
+		    image->changed.tv_nsec == st->st_mtim.tv_nsec)
 			return image;
 	}
 	return NULL;
 }
 
+/* All but the mapping and the descriptor. */
 static void
 destroy(struct image *image)
 {
@@ -61,12 +65,25 @@ destroy(struct image *image)
 	free(image);
 }
 
+static void
+init_lock(struct image *image)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(&image->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&image->cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 static int
 open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, struct image **ret)
 {
 	size_t mapped = round_up(bytes);
 	void *map = mmap(NULL, mapped, PROT_READ, MAP_SHARED, fd, 0);
 	struct image *image;
+	pthread_t indexer;
 
 	if (map == MAP_FAILED)
 		return -errno;
@@ -74,18 +91,20 @@ open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, str
 	list_init(&image->link);
 	image->dev = st->st_dev;
 	image->ino = st->st_ino;
+	image->changed = st->st_mtim;
 	image->bytes = bytes;
 	image->map = map;
 	image->mapped_bytes = mapped;
 	atomic_init(&image->kind, find_kind(fd));
-	pthread_mutex_init(&image->lock, NULL);
-	pthread_cond_init(&image->cond, NULL);
+	init_lock(image);
 	image->fd = fd;
-	if (pthread_create(&image->indexer, &pager->thread_attr, image_index_main, image) != 0) {
+	atomic_init(&image->holders, 2);
+	if (pthread_create(&indexer, &pager->thread_attr, image_index_main, image) != 0) {
 		munmap(map, mapped);
 		destroy(image);
 		return -EAGAIN;
 	}
+	pthread_detach(indexer);
 	list_add(&pager->images, &image->link);
 	*ret = image;
 	return 0;
@@ -119,20 +138,46 @@ image_put(struct image *image)
 	if (image == NULL || --image->refs > 0)
 		return;
 	atomic_store(&image->stop, true);
-	pthread_join(image->indexer, NULL);
 	list_remove(&image->link);
+	image_release(image);
+}
+
+void
+image_release(struct image *image)
+{
+	if (atomic_fetch_sub(&image->holders, 1) > 1)
+		return;
 	munmap((void *)(uintptr_t)image->map, image->mapped_bytes);
 	fd_closep(&image->fd);
 	destroy(image);
 }
 
-void
-image_wait_index(struct image *image)
+bool
+image_wait_index(struct image *image, uint64_t max_ns)
 {
+	uint64_t until_ns = clock_now_ns() + max_ns;
+	struct timespec until = {
+	    .tv_sec = (time_t)(until_ns / NS_PER_S),
+	    .tv_nsec = (long)(until_ns % NS_PER_S),
+	};
+	bool indexed;
+	int r = 0;
+
 	pthread_mutex_lock(&image->lock);
-	while (!image->indexed)
-		pthread_cond_wait(&image->cond, &image->lock);
+	while (!image->indexed && r == 0)
+		r = pthread_cond_timedwait(&image->cond, &image->lock, &until);
+	indexed = image->indexed;
 	pthread_mutex_unlock(&image->lock);
+	return indexed;
+}
+
+bool
+image_is_whole(const struct image *image)
+{
+	/* Nobody uses the file's position. */
+	off_t end = lseek(image->fd, 0, SEEK_END);
+
+	return end >= 0 && (uint64_t)end >= image->bytes;
 }
 
 bool
@@ -158,12 +203,28 @@ whole_pages(const struct image *image, uint64_t offset, ssize_t got, void *buf)
 	return n & ~(PAGE_BYTES - 1);
 }
 
+/* A system call for each fault would be dear; this clock is not. */
+static bool
+was_cut(struct image *image)
+{
+	struct timespec now;
+	uint64_t now_ns;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	now_ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+	if (atomic_load_explicit(&image->looked_ns, memory_order_relaxed) == now_ns)
+		return false;
+	atomic_store_explicit(&image->looked_ns, now_ns, memory_order_relaxed);
+	if (image_is_whole(image))
+		return false;
+	atomic_store(&image->kind, IMAGE_SLOW);
+	return true;
+}
+
 uint64_t
-image_peek(
-    const struct image *image, uint64_t offset, uint64_t bytes, void *buf, const void **ret_src)
+image_peek(struct image *image, uint64_t offset, uint64_t bytes, void *buf, const void **ret_src)
 {
 	struct iovec all = {.iov_base = buf, .iov_len = bytes};
-
 	enum image_kind kind =
 	    (enum image_kind)atomic_load_explicit(&image->kind, memory_order_relaxed);
 
@@ -171,6 +232,8 @@ image_peek(
 		return 0;
 
 	if (kind == IMAGE_IN_MEMORY) {
+		if (was_cut(image))
+			return 0;
 		*ret_src = image->map + offset;
 		return bytes;
 	}
@@ -212,7 +275,7 @@ image_warm(const struct image *image, uint64_t offset, uint64_t bytes, const voi
 		return -EIO;
 	*ret_src = start;
 	if (madvise(start, bytes, MADV_POPULATE_READ) == 0)
-		return 0;
+		return image_is_whole(image) ? 0 : -EIO;
 	/* EFAULT is a SIGBUS that was avoided: the file is shorter now, or its storage failed. */
 	return errno == EFAULT ? -EIO : -errno;
 }

@@ -9,7 +9,10 @@
  * What is not in memory is read by a thread that may wait, never by a fault thread.
  *
  * The kernel reads the mapping on our behalf, so that a truncated file is an error
- * of an ioctl and not a SIGBUS. */
+ * of an ioctl and not a SIGBUS.  That holds for whole pages: in the page where a file
+ * ends, the kernel shows zeros behind the end.  So the size is looked at before the
+ * mapping is used, for faults once in a tick of the clock; a file that was cut is read
+ * by pread() from then on. */
 #ifndef WORKER_IMAGE_H
 #define WORKER_IMAGE_H
 
@@ -19,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "common/list.h"
 
@@ -35,15 +39,18 @@ struct image_index;
 struct image {
 	struct list link; /* pager.images */
 	unsigned refs;	  /* sessions; control thread only */
+	/* The sessions as one, and the indexer, which may wait for storage: the last frees. */
+	_Atomic unsigned holders;
 	uint64_t dev, ino;
-	int fd;		  /* owned */
+	struct timespec changed; /* mtime: a file that was rewritten is another image */
+	int fd;			 /* owned */
 	uint64_t bytes;	  /* when it was opened; offsets beyond it, up to a whole page, are zeros */
-	_Atomic int kind; /* enum image_kind; starts as slow until the indexer knows */
+	_Atomic int kind; /* enum image_kind; slow until the indexer knows, and when cut */
+	_Atomic uint64_t looked_ns; /* when the size of an image in memory was looked at */
 	const unsigned char *map;
 	size_t mapped_bytes;
 	_Atomic(struct image_index *) index; /* NULL until the holes are known */
-	pthread_t indexer;
-	pthread_mutex_t lock; /* indexed */
+	pthread_mutex_t lock;		     /* indexed */
 	pthread_cond_t cond;
 	bool indexed;	   /* the holes are known, or cannot be */
 	_Atomic bool stop; /* the indexer is to end early */
@@ -54,8 +61,15 @@ struct image {
 int image_get(struct pager *pager, int fd, uint64_t bytes, struct image **ret);
 void image_put(struct image *image);
 
-/* Waits until the holes are known.  Not for the control or a fault thread. */
-void image_wait_index(struct image *image);
+/* For the indexer and image_put(): one holder fewer. */
+void image_release(struct image *image);
+
+/* Waits at most max_ns until the holes are known, and says whether they are.  Not for the
+ * control or a fault thread. */
+bool image_wait_index(struct image *image, uint64_t max_ns);
+
+/* False when the file is shorter than it was at the opening.  One cheap system call. */
+bool image_is_whole(const struct image *image);
 
 /* Whether offset is in a hole, and in *ret_bytes how far that stays so (at most max). */
 bool image_is_hole(const struct image *image, uint64_t offset, uint64_t max, uint64_t *ret_bytes);
@@ -63,7 +77,7 @@ bool image_is_hole(const struct image *image, uint64_t offset, uint64_t max, uin
 /* Bytes from offset on that are in memory now, whole pages, at most bytes; 0: none, so the
  * caller must leave it to image_read().  *ret_src points at them: into the mapping or buf. */
 uint64_t image_peek(
-    const struct image *image, uint64_t offset, uint64_t bytes, void *buf, const void **ret_src);
+    struct image *image, uint64_t offset, uint64_t bytes, void *buf, const void **ret_src);
 
 /* Reads all of bytes (whole pages) into buf and may wait.  0 or a negative errno; what is
  * shorter than it was at the opening is -EIO, never zeros. */

@@ -142,10 +142,14 @@ image_index_main(void *arg)
 	if (index != NULL) {
 		index->nr = 0;
 		find_holes(image, &index);
+		/* What was cut off meanwhile looks like a hole. */
+		if (!image_is_whole(image))
+			index->nr = 0;
 	}
 	publish(image, index);
 	if (atomic_load(&image->kind) == IMAGE_IN_MEMORY)
 		warm_data(image);
+	image_release(image);
 	return NULL;
 }
 

@@ -8,8 +8,8 @@
 
 struct image_index;
 
-/* A thread: finds the holes of the struct image in arg, publishes the index, then
- * warms the page tables of an image that is in memory anyway. */
+/* A thread: finds the holes of the struct image in arg, publishes the index, warms the
+ * page tables of an image that is in memory anyway, then lets go of the image. */
 void *image_index_main(void *arg);
 
 bool image_index_is_hole(

@@ -219,7 +219,7 @@ rig_image(struct rig *rig, int fd, uint64_t bytes)
 
 	if (r < 0)
 		bail_out("image: %s", strerror(-r));
-	image_wait_index(rig->session.image);
+	need(image_wait_index(rig->session.image, PATIENCE_S * NS_PER_S), "index");
 }
 
 void
