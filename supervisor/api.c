@@ -109,23 +109,24 @@ refuse_permission(const struct api *api, struct http_request *req)
 static void
 on_request(void *arg, struct http_request *req)
 {
+	const struct api_table table = {api_routes, api_nr_routes};
 	struct api *api = arg;
 	struct api_call call = {.api = api, .sup = api->sup, .req = req};
 	const struct options *options = &api->sup->options;
 	struct http_limits limits = {options->http_timeout_ms, (uint32_t)options->http_max_clients};
-	const struct api_route *route;
-	char allow[128], why[API_WHY_BYTES];
+	struct api_found found;
+	char why[API_WHY_BYTES];
 
 	/* They may have been read again from the configuration. */
 	http_server_set_limits(api->sup->admin, &limits);
-	switch (api_route_find(req->method, req->path, &route, call.id, allow, sizeof(allow))) {
+	switch (api_table_find(&table, req->method, req->path, &found)) {
 	case API_NO_ROUTE:
 		api_error(req, 404, "no-route", "there is no %s; see pagerd-api(7)", req->path);
 		return;
 	case API_NO_METHOD:
-		http_header_add(req, "Allow", allow);
+		http_header_add(req, "Allow", found.allow);
 		api_error(req, 405, "method", "%s is not for %s; it takes %s", req->method,
-		    req->path, allow);
+		    req->path, found.allow);
 		return;
 	case API_BAD_ID:
 		api_error(req, 400, "bad-request",
@@ -135,12 +136,13 @@ on_request(void *arg, struct http_request *req)
 	case API_MATCHED:
 		break;
 	}
-	if (!api_is_permitted(api, &req->peer, route->permission))
+	memcpy(call.id, found.id, sizeof(call.id));
+	if (!api_is_permitted(api, &req->peer, found.route->permission))
 		refuse_permission(api, req);
-	else if (api_query_check(req->query, route->keys, why, sizeof(why)) < 0)
+	else if (api_query_check(req->query, found.route->keys, why, sizeof(why)) < 0)
 		api_error(req, 400, "bad-request", "%s", why);
 	else
-		route->handler(&call);
+		found.route->handler(&call);
 }
 
 /* A name or a bare number, which needs no entry in the group file.  0, -ENOENT. */
@@ -172,24 +174,27 @@ set_owner(const struct api *api, const char *path)
 	return chmod(path, 0660) < 0 ? -errno : 0;
 }
 
-/* Nobody can connect before owner and mode are right: until then the mode is 0000
- * and the socket does not listen. */
-static int
-bind_socket(const struct api *api, const struct sockaddr_un *addr, int *ret_fd)
+/* Until owner and mode are right the mode is 0000 and the socket does not listen. */
+int
+api_bind(const struct api *api, const char *path, int *ret_fd)
 {
 	scoped_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	mode_t mask;
 	int r;
 
 	if (fd < 0)
 		return -errno;
-	if (unlink(addr->sun_path) < 0 && errno != ENOENT)
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	if (unlink(path) < 0 && errno != ENOENT)
 		return -errno;
 	mask = umask(0777);
-	r = bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? -errno : 0;
+	r = bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0;
 	umask(mask);
 	if (r == 0)
-		r = set_owner(api, addr->sun_path);
+		r = set_owner(api, path);
 	if (r == 0 && listen(fd, ADMIN_BACKLOG) < 0)
 		r = -errno;
 	if (r == 0)
@@ -197,14 +202,10 @@ bind_socket(const struct api *api, const struct sockaddr_un *addr, int *ret_fd)
 	return r;
 }
 
-static int
-admin_address(const struct supervisor *sup, struct sockaddr_un *ret)
+static char *
+admin_path(const struct supervisor *sup)
 {
-	int n;
-
-	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-	n = snprintf(ret->sun_path, sizeof(ret->sun_path), "%s/admin.sock", sup->options.run_dir);
-	return n < 0 || (size_t)n >= sizeof(ret->sun_path) ? -ENAMETOOLONG : 0;
+	return xasprintf("%s/admin.sock", sup->options.run_dir);
 }
 
 static void
@@ -228,7 +229,7 @@ int
 api_new(struct supervisor *sup)
 {
 	scoped_free struct api *api = xcalloc(1, sizeof(*api));
-	struct sockaddr_un addr;
+	scoped_free char *path = admin_path(sup);
 	int fd = -1, r;
 
 	api->sup = sup;
@@ -241,11 +242,9 @@ api_new(struct supervisor *sup)
 		}
 		api->has_admin_gid = true;
 	}
-	r = admin_address(sup, &addr);
-	if (r == 0)
-		r = bind_socket(api, &addr, &fd);
+	r = api_bind(api, path, &fd);
 	if (r < 0) {
-		log_err("api: %s/admin.sock: %s; not starting", sup->options.run_dir, strerror(-r));
+		log_err("api: %s: %s; not starting", path, strerror(-r));
 		return r;
 	}
 	start(api, fd);
@@ -256,16 +255,16 @@ api_new(struct supervisor *sup)
 void
 api_free(struct supervisor *sup)
 {
-	struct sockaddr_un addr;
+	scoped_free char *path = NULL;
 	struct api *api;
 
 	if (!sup->admin)
 		return;
+	path = admin_path(sup);
 	api = http_server_arg(sup->admin);
 	http_server_free(sup->admin);
 	sup->admin = NULL;
-	if (admin_address(sup, &addr) == 0)
-		unlink(addr.sun_path);
+	unlink(path);
 	on_sweep(sup->loop, &api->sweep, 0);
 	ev_prepare_stop(sup->loop, &api->sweep);
 	free(api);

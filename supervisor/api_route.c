@@ -52,29 +52,29 @@ allow_add(char *allow, size_t bytes, const char *method)
 }
 
 enum api_match
-api_route_find(const char *method, const char *path, const struct api_route **ret, char *id,
-    char *allow, size_t allow_bytes)
+api_table_find(
+    const struct api_table *table, const char *method, const char *path, struct api_found *ret)
 {
 	const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
 	const char *raw;
 	size_t raw_bytes;
 
-	id[0] = allow[0] = '\0';
-	for (size_t i = 0; i < api_nr_routes; i++) {
-		const struct api_route *route = &api_routes[i];
+	ret->id[0] = ret->allow[0] = '\0';
+	for (size_t i = 0; i < table->nr; i++) {
+		const struct api_route *route = &table->routes[i];
 
 		if (!pattern_matches(route->pattern, path, &raw, &raw_bytes))
 			continue;
 		if (strcmp(route->method, wanted) != 0) {
-			allow_add(allow, allow_bytes, route->method);
+			allow_add(ret->allow, sizeof(ret->allow), route->method);
 			continue;
 		}
-		*ret = route;
-		if (raw && http_percent_decode(raw, raw_bytes, id, SESSION_ID_BYTES) < 0)
+		ret->route = route;
+		if (raw && http_percent_decode(raw, raw_bytes, ret->id, SESSION_ID_BYTES) < 0)
 			return API_BAD_ID;
 		return API_MATCHED;
 	}
-	return allow[0] ? API_NO_METHOD : API_NO_ROUTE;
+	return ret->allow[0] ? API_NO_METHOD : API_NO_ROUTE;
 }
 
 /* The index of a word in a list with spaces between, or -1. */

@@ -27,8 +27,11 @@ struct api {
 	ev_prepare sweep;
 };
 
+struct control;
+
 struct api_call {
 	struct api *api;
+	struct control *control; /* the version's socket that it came by; NULL: admin.sock */
 	struct supervisor *sup;
 	struct http_request *req;
 	char id[SESSION_ID_BYTES]; /* what {…} stands for */
@@ -53,6 +56,11 @@ struct api_route {
 extern const struct api_route api_routes[];
 extern const size_t api_nr_routes;
 
+struct api_table {
+	const struct api_route *routes;
+	size_t nr;
+};
+
 enum api_match {
 	API_MATCHED,
 	API_NO_ROUTE,
@@ -60,10 +68,15 @@ enum api_match {
 	API_BAD_ID,    /* broken percent-encoding, or longer than an id can be */
 };
 
-/* Finds the row for a request.  id has SESSION_ID_BYTES; it is empty for a pattern
- * without one. */
-enum api_match api_route_find(const char *method, const char *path, const struct api_route **ret,
-    char *id, char *allow, size_t allow_bytes);
+struct api_found {
+	const struct api_route *route;
+	char id[SESSION_ID_BYTES]; /* empty for a pattern without one */
+	char allow[128];
+};
+
+/* Finds the row for a request. */
+enum api_match api_table_find(
+    const struct api_table *table, const char *method, const char *path, struct api_found *ret);
 
 /* Every key of the query is on the list and there once: 0, or -EINVAL and why. */
 int api_query_check(const char *query, const char *keys, char *why, size_t why_bytes);
@@ -93,6 +106,10 @@ void api_error(struct http_request *req, int status, const char *code, const cha
  * the texts in *ret point into.  NULL: the error has been answered. */
 json_t *api_read_body(
     const struct api_call *call, const struct json_member *members, size_t nr_members, void *ret);
+
+/* Binds and listens: path is of mode 0660 and of the group admin-group, and nobody can
+ * connect before it is.  What is at path is removed.  0 or a negative errno. */
+int api_bind(const struct api *api, const char *path, int *ret_fd);
 
 /* Frees link's object, whose first member it is, at the end of the loop turn. */
 void api_bury(struct api *api, struct list *link);

@@ -15,6 +15,7 @@
 #include "common/num.h"
 #include "supervisor/api.h"
 #include "supervisor/child.h"
+#include "supervisor/control_sock.h"
 #include "supervisor/drain.h"
 #include "supervisor/notify.h"
 #include "supervisor/privs.h"
@@ -143,6 +144,7 @@ on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
 	upgrade_check(sup);
 	sessions_sweep(&sup->sessions);
 	fleet_sweep(&sup->fleet);
+	controls_sync(sup);
 	if (sup->stopping && !has_idle_child(sup))
 		ev_break(loop, EVBREAK_ALL);
 }
@@ -197,6 +199,7 @@ stop(struct supervisor *sup, const char *signal_name)
 	notify_stopping();
 	ev_timer_init(&sup->patience, on_patience, STOP_PATIENCE_S, 0.);
 	ev_timer_start(sup->loop, &sup->patience);
+	controls_free(sup);
 	api_free(sup);
 	upgrade_fini(sup);
 	close_waiting(sup);
@@ -228,6 +231,7 @@ on_hup(struct ev_loop *loop, ev_signal *w, int events)
 		log_err("reload: %s; nothing changed", why);
 	else
 		log_notice("reload: done");
+	controls_reload(sup);
 	log_set_level(sup->options.log_level);
 	notify_reloaded();
 }
@@ -310,7 +314,10 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 	if (r < 0)
 		return r;
 	start_watchers(sup);
-	return api_new(sup);
+	r = api_new(sup);
+	if (r == 0)
+		controls_new(sup);
+	return r;
 }
 
 void
@@ -350,6 +357,7 @@ supervisor_fini(struct supervisor *sup)
 	if (sup->fleet.sup != NULL) {
 		orphans = count_orphans(sup, &sessions);
 		stop_watchers(sup);
+		controls_free(sup);
 		api_free(sup);
 		upgrade_fini(sup);
 		sessions_fini(&sup->sessions);

@@ -11,6 +11,7 @@
 #include "supervisor/options.h"
 #include "supervisor/session.h"
 
+struct controls;
 struct http_server;
 struct upgrade;
 
@@ -21,6 +22,7 @@ struct supervisor {
 	struct sessions sessions;
 	struct upgrade *upgrade;   /* the one that runs, or NULL; owned */
 	struct http_server *admin; /* owned */
+	struct controls *controls; /* owned */
 	uint64_t started_ns;
 	ev_prepare sweep; /* the end of each loop turn: frees what is dead */
 	ev_signal on_term, on_int, on_hup;

@@ -15,11 +15,15 @@ static char id[SESSION_ID_BYTES], allow[128], why[API_WHY_BYTES];
 static const char *
 find(const char *method, const char *path)
 {
-	const struct api_route *route;
+	const struct api_table table = {api_routes, api_nr_routes};
+	struct api_found found;
+	enum api_match match = api_table_find(&table, method, path, &found);
 
-	switch (api_route_find(method, path, &route, id, allow, sizeof(allow))) {
+	memcpy(id, found.id, sizeof(id));
+	memcpy(allow, found.allow, sizeof(allow));
+	switch (match) {
 	case API_MATCHED:
-		return route->pattern;
+		return found.route->pattern;
 	case API_NO_ROUTE:
 		return "no route";
 	case API_NO_METHOD:
