@@ -168,6 +168,7 @@ class Pagerd:
         self.process = None
         self.log = None
         self.pulse = None
+        self.memory = None
         self.failures_before = tap.failures
         if start:
             self.start()
@@ -185,6 +186,13 @@ class Pagerd:
         target = self.install(version, os.path.join(vmm.BUILD, "tests", "fake", "fake_worker"))
         with open(target, "ab") as f:
             f.write(b"\nfake: %s\n" % script.encode())
+
+    def image(self, name="i", in_memory=False, **options):
+        """An image on disk or, what is faster for large ones, on tmpfs."""
+        if in_memory and not self.memory:
+            self.memory = tempfile.mkdtemp(prefix="pagerd-test.", dir="/dev/shm")
+            os.chmod(self.memory, 0o755)
+        return vmm.Image(os.path.join(self.memory if in_memory else self.images, name), **options)
 
     def argv(self):
         argv = [program("pagerd"), "--run-dir", self.run, "--worker-dir", self.workers,
@@ -282,18 +290,30 @@ class Pagerd:
 
     def turn(self):
         """One request and its answer, on a connection that stays."""
+        try:
+            self._ask_health()
+        except OSError:  # pagerd hangs up on who is idle for long
+            self.pulse.close()
+            self._ask_health()
+
+    def _ask_health(self):
         if not self.pulse:
             self.pulse = self.connect()
         self.pulse.request("GET", "/health")
-        return self.pulse.getresponse().read()
+        self.pulse.getresponse().read()
 
-    def has_fds(self, pid, count, timeout=DEADLINE_S):
-        """Whether a process has that many descriptors within the time."""
+    def worker_fds(self, pid):
+        """Descriptors of a worker.  It maps a page map and lets go of it, in its time."""
+        self.until(lambda: "/memfd:pagemap (deleted)" not in fds_of(pid).values())
+        return len(fds_of(pid))
+
+    def ok_fds(self, pid, count, what, timeout=10):
+        """A point: the process comes to have that many descriptors."""
         try:
             self.until(lambda: len(fds_of(pid)) == count, timeout=timeout)
+            return tap.ok(True, what)
         except TimeoutError:
-            return False
-        return True
+            return tap.ok(False, what, "wanted %d, got %s" % (count, fds_of(pid)))
 
     def restore(self, image, session_id, **options):
         """A guest that is being served: the VMM of a new session."""
@@ -356,7 +376,8 @@ class Pagerd:
         if self.log:
             self.log.thread.join(5)
             self.process.stderr.close()
-        shutil.rmtree(self.dir, ignore_errors=True)
+        for directory in filter(None, (self.dir, self.memory)):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def __enter__(self):
         return self

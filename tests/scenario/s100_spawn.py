@@ -15,7 +15,6 @@ import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import pagerd  # noqa: E402
 import tap  # noqa: E402
-import vmm  # noqa: E402
 
 
 def readiness():
@@ -67,7 +66,7 @@ def on_demand():
         tap.is_((row["state"], row["pid"], row["current"], row["installed"]),
                 ("not-running", None, True, True), "no worker before the first session")
         tap.is_(pager.worker_pids(), [], "and no process")
-        image = vmm.Image(os.path.join(pager.images, "i"), size="1M")
+        image = pager.image(size="1M")
         session = pager.create(image.path, id="a")
         row = pager.versions()[pagerd.VERSION]
         tap.is_((row["state"], row["sessions"]), ("ready", 1), "the first session starts one")
@@ -84,7 +83,7 @@ def on_demand():
 
 def confinement():
     with pagerd.Pagerd() as pager:
-        image = vmm.Image(os.path.join(pager.images, "i"), size="1M")
+        image = pager.image(size="1M")
         with pager.restore(image, "a") as guest:
             pid = pager.worker_pid()
             tap.is_(guest.cmd("verify")["wrong"], 0, "a worker that serves:")
@@ -153,7 +152,7 @@ def inherited_nothing():
             os.read(reader, 1)
             os.close(reader)
             os.close(fd)
-            image = vmm.Image(os.path.join(pager.images, "i"), size="1M")
+            image = pager.image(size="1M")
             pager.create(image.path, id="a")
             tap.ok("/etc/passwd" in pagerd.fds_of(pager.process.pid).values(),
                    "pagerd was started with a stray descriptor")

@@ -19,13 +19,9 @@ PAGE = 4096
 OTHER_UID = 64323
 
 
-def image_in(pager, name="i", **options):
-    return vmm.Image(os.path.join(pager.images, name), **options)
-
-
 def life(engine):
     with pagerd.Pagerd() as pager:
-        image = image_in(pager, seed=7, size="64M", holes=150, zeros=100)
+        image = pager.image(seed=7, size="64M", holes=150, zeros=100)
         session = pager.create(image.path, id="a", instance="vm 1", cache_key="k")
         tap.is_([session[k] for k in ("id", "instance", "state", "outcome", "reason", "version",
                                       "image", "image_bytes", "cache_key", "guest_bytes",
@@ -95,17 +91,17 @@ def ended(pager, guest):
 
 def sizes(engine):
     with pagerd.Pagerd() as pager:
-        one = image_in(pager, "one", seed=3, size=PAGE)
+        one = pager.image("one", seed=3, size=PAGE)
         with pager.restore(one, "one", engine=engine) as guest:
             tap.is_(guest.cmd("touch rand")["wrong"], 0, "%s: one page" % engine)
             guest.cmd("write seq")
             tap.is_(guest.cmd("verify")["wrong"], 0, "written")
             guest.cmd("discard 0 1")
             tap.is_(guest.cmd("verify")["wrong"], 0, "discarded")
-        odd = image_in(pager, "odd", seed=4, size=513 * PAGE)
+        odd = pager.image("odd", seed=4, size=513 * PAGE)
         with pager.restore(odd, "odd", engine=engine, regions=2) as guest:
             tap.is_(guest.cmd("verify")["wrong"], 0, "an odd number of pages")
-        big = image_in(pager, "big", seed=5, size="5G", holes=995)
+        big = pager.image("big", seed=5, size="5G", holes=995)
         with pager.restore(big, "big", engine=engine, regions=2, vcpus=2) as guest:
             regions = pager.show("big")["regions"]
             tap.is_(sorted((r["offset"] >> 30, r["size"] >> 30) for r in regions),
@@ -122,7 +118,7 @@ def sizes(engine):
 
 def handshake_forms():
     with pagerd.Pagerd() as pager:
-        image = image_in(pager, seed=2, size="4M", holes=200)
+        image = pager.image(seed=2, size="4M", holes=200)
         for form in ("new", "wrapped", "old4", "old3", "split1"):
             with pager.restore(image, form, handshake=form, regions=2) as guest:
                 tap.is_(guest.cmd("verify")["wrong"], 0, "handshake as in %s" % form)
@@ -140,7 +136,7 @@ def handshake_forms():
 
 def clusters():
     with pagerd.Pagerd() as pager:
-        image = image_in(pager, seed=2, size="16M")
+        image = pager.image(seed=2, size="16M")
         for least, most in ((4096, 4096), (2 * MIB, 2 * MIB)):
             name = "from %d to %d" % (least, most)
             with pager.restore(image, name, members={
@@ -156,7 +152,7 @@ def names():
     ids = ("a/b", "../../etc/passwd", ".", "..", "a b", "%2f", "a%b", "a?b#c", "größe", "x" * 127,
            "y" * 126 + "/", "..........", "\"quoted\\", "a-b", "a:b")
     with pagerd.Pagerd() as pager:
-        image = image_in(pager, seed=2, size="64K")
+        image = pager.image(seed=2, size="64K")
         before = pager.fds()
         sessions = {i: pager.create(image.path, id=i) for i in ids}
         tap.is_([s["id"] for s in pager.call("GET", "/sessions")["sessions"]], list(ids),
@@ -181,7 +177,7 @@ def names():
 
 def choices_of_id():
     with pagerd.Pagerd() as pager:
-        image = image_in(pager, size="64K")
+        image = pager.image(size="64K")
         made = [pager.create(image.path)["id"] for _ in range(3)]
         tap.is_(len(set(made)), 3, "ids that are made up differ: %s" % made)
         tap.is_(pager.create(image.path, instance="vm7")["id"], "vm7", "the instance is an id")
@@ -196,7 +192,7 @@ def choices_of_id():
 
 def waits():
     with pagerd.Pagerd() as pager:
-        image = image_in(pager, seed=4, size="1M")
+        image = pager.image(seed=4, size="1M")
         session = pager.create(image.path, id="a")
         tap.is_(pager.wait("a", "opened")["state"], "created", "wait=opened is there at once")
         status, code, why = pager.error_of("GET", "/sessions/a?wait=serving&timeout=50ms")
@@ -224,7 +220,7 @@ def waits():
 
 def handshake_timeout():
     with pagerd.Pagerd(handshake_timeout="100ms", tombstone_life="1h") as pager:
-        image = image_in(pager, size="1M")
+        image = pager.image(size="1M")
         session = pager.create(image.path, id="a")
         status, code, why = pager.error_of("GET", "/sessions/a?wait=serving&timeout=30s")
         tap.is_((status, code), (409, "ended"), "a session without a VMM ends")
@@ -240,7 +236,7 @@ def handshake_timeout():
 
 def tombstones():
     with pagerd.Pagerd(tombstone_life="0s") as pager:
-        image = image_in(pager, size="64K")
+        image = pager.image(size="64K")
         pager.create(image.path, id="a")
         pager.close_session("a")
         pager.until(lambda: pager.error_of("GET", "/sessions/a")[0] == 404)
@@ -250,7 +246,7 @@ def tombstones():
 
 def limit():
     with pagerd.Pagerd(max_sessions=2) as pager:
-        image = image_in(pager, size="64K")
+        image = pager.image(size="64K")
         for name in "ab":
             pager.create(image.path, id=name)
         answer = pager.request("POST", "/sessions", {"image": image.path, "id": "c"})
@@ -262,7 +258,7 @@ def limit():
 
 def owners():
     with pagerd.Pagerd() as pager:
-        image = image_in(pager, seed=9, size="1M")
+        image = pager.image(seed=9, size="1M")
         session = pager.create(image.path, id="a", vmm_uid=OTHER_UID, vmm_gid=OTHER_UID)
         st = os.stat(session["socket_path"])
         tap.is_((st.st_uid, st.st_gid), (OTHER_UID, OTHER_UID), "a socket for another user's VMM")
@@ -283,7 +279,7 @@ def owners():
 
 def memfds():
     with pagerd.Pagerd() as pager:
-        image = image_in(pager, size="1M")
+        image = pager.image(size="1M")
         session = pager.create(image.path, id="a", memfd=True)
         memfd = os.memfd_create("memory")
         with handshake.Memory(MIB) as memory:
