@@ -31,14 +31,15 @@ mix(uint64_t hash, const void *bytes, size_t n)
 static void
 route(const struct http_request *req)
 {
-	char id[SESSION_ID_BYTES], allow[128], why[API_WHY_BYTES];
-	const struct api_route *found;
+	const struct api_table table = {api_routes, api_nr_routes};
+	struct api_found found;
+	char why[API_WHY_BYTES];
 	uint64_t ms = 0;
 
-	if (api_route_find(req->method, req->path, &found, id, allow, sizeof(allow)) != API_MATCHED)
+	if (api_table_find(&table, req->method, req->path, &found) != API_MATCHED)
 		return;
-	expect(memchr(id, 0, sizeof(id)) != NULL);
-	if (api_query_check(req->query, found->keys, why, sizeof(why)) < 0)
+	expect(memchr(found.id, 0, sizeof(found.id)) != NULL);
+	if (api_query_check(req->query, found.route->keys, why, sizeof(why)) < 0)
 		expect(why[0] != '\0');
 	else if (api_query_ms(req, "timeout", &ms, why, sizeof(why)) == 0)
 		expect(ms <= 3600000);
