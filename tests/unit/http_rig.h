@@ -24,7 +24,7 @@ static struct ev_loop *loop;
 static struct http_server *server;
 static struct sockaddr_un address;
 static socklen_t address_bytes;
-static struct http_request *deferred; /* by "/defer", or NULL */
+static struct http_request *deferred; /* by "/defer" or "/stream", or NULL */
 static unsigned nr_handled, nr_gone;
 static struct peer last_peer;
 
@@ -52,6 +52,12 @@ handle(void *arg, struct http_request *req)
 	else if (strcmp(req->path, "/defer") == 0) {
 		deferred = req;
 		req->on_gone = on_gone;
+	} else if (strcmp(req->path, "/stream") == 0) {
+		deferred = req;
+		req->on_gone = on_gone;
+		http_stream_begin(req, 200, "text/plain");
+	} else if (strcmp(req->path, "/leak") == 0) {
+		http_stream_begin(req, 200, "text/plain");
 	} else if (strcmp(req->path, "/big") == 0) {
 		memset(big, 'b', sizeof(big));
 		http_reply(req, 200, "text/plain", big, sizeof(big));
