@@ -9,8 +9,10 @@
 void
 drain_child(struct child *child, const char *why)
 {
-	if (child_fsm_has(child->state, CHILD_EV_DRAIN))
-		child_step(child, CHILD_EV_DRAIN, why);
+	if (!child_fsm_has(child->state, CHILD_EV_DRAIN))
+		return;
+	child_step(child, CHILD_EV_DRAIN, why);
+	controller_kick(&child->sup->controller); /* its sessions come first now */
 }
 
 void

@@ -199,6 +199,12 @@ session_close(struct session *session, enum session_outcome outcome, const char 
 int
 session_complete(struct session *session, char *why, size_t why_bytes)
 {
+	return session_complete_paced(session, 0, why, why_bytes);
+}
+
+int
+session_complete_paced(struct session *session, uint64_t rate_bytes, char *why, size_t why_bytes)
+{
 	/* Who waits for the one before must not take this one's outcome for its own. */
 	session_settle(session);
 	switch (session->state) {
@@ -220,10 +226,12 @@ session_complete(struct session *session, char *why, size_t why_bytes)
 		return why_set(why, why_bytes, -EINVAL, "session %s has ended: %s", session->id,
 		    session->reason);
 	}
-	int r = session_send_complete(session);
-	if (r < 0)
+	int r = session_send_complete(session, rate_bytes);
+	if (r < 0) {
+		session->stayed_ns = clock_now_ns();
 		return why_set(why, why_bytes, r, "cannot reach the worker v%s of session %s: %s",
 		    session->version, session->id, strerror(-r));
+	}
 	return session_step(session, SESSION_EV_COMPLETE);
 }
 

@@ -96,6 +96,7 @@ struct session {
 	enum ipc_completion completion;
 	int completion_error; /* positive errno behind a failure, or 0 */
 	char completion_reason[256];
+	uint64_t stayed_ns; /* when the last one failed or was aborted; 0: none has */
 	uint32_t nr_regions;
 	uint64_t guest_bytes;
 	uid_t vmm_uid;
@@ -166,6 +167,9 @@ void session_settle(struct session *session);
  * -EINVAL in a state that cannot, or the errno of sending it (why says which).  Wait for
  * the state to leave COMPLETING: GRADUATED, or see completion and completion_reason. */
 int session_complete(struct session *session, char *why, size_t why_bytes);
+/* The same with so many bytes a second at most; 0: no limit. */
+int session_complete_paced(
+    struct session *session, uint64_t rate_bytes, char *why, size_t why_bytes);
 /* Asks for the completion to stop at the next chunk. */
 void session_abort(struct session *session);
 

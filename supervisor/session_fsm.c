@@ -51,6 +51,12 @@ act_complete(struct session *session)
 	session->completion_reason[0] = '\0';
 }
 
+static void
+act_stay(struct session *session)
+{
+	session->stayed_ns = clock_now_ns();
+}
+
 /* The descriptors stay: the kernel would fill a VM's absent pages with zeros if the
  * last holder of its userfaultfd let go. */
 static void

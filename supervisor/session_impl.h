@@ -57,7 +57,7 @@ void sessions_place_homeless(struct sessions *sessions);
 
 /* 0, or a negative errno: see child_send(). */
 int session_send_open(struct session *session);
-int session_send_complete(struct session *session);
+int session_send_complete(struct session *session, uint64_t rate_bytes);
 /* True when an answer or the end of the worker will follow. */
 bool session_send_close(struct session *session);
 

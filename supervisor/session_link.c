@@ -50,12 +50,13 @@ session_send_open(struct session *session)
 }
 
 int
-session_send_complete(struct session *session)
+session_send_complete(struct session *session, uint64_t rate_bytes)
 {
 	struct ipc_msg msg = {.type = IPC_SESSION_COMPLETE};
 
 	msg.session_complete.seq = endpoint_next_seq(&session->child->ep);
 	msg.session_complete.session = session->number;
+	msg.session_complete.rate_bytes = rate_bytes;
 	int r = child_send(session->child, &msg, NULL, 0);
 	if (r == 0)
 		session->complete_seq = msg.seq;

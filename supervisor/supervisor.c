@@ -142,7 +142,9 @@ on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
 
 	(void)events;
 	upgrade_check(sup);
-	sessions_sweep(&sup->sessions);
+	do
+		sessions_sweep(&sup->sessions);
+	while (controller_step(&sup->controller));
 	fleet_sweep(&sup->fleet);
 	controls_sync(sup);
 	if (sup->stopping && !has_idle_child(sup))
@@ -214,6 +216,13 @@ on_term(struct ev_loop *loop, ev_signal *w, int events)
 	stop(w->data, w->signum == SIGINT ? "SIGINT" : "SIGTERM");
 }
 
+void
+supervisor_options_changed(struct supervisor *sup)
+{
+	log_set_level(sup->options.log_level);
+	controller_kick(&sup->controller);
+}
+
 static void
 on_hup(struct ev_loop *loop, ev_signal *w, int events)
 {
@@ -232,7 +241,7 @@ on_hup(struct ev_loop *loop, ev_signal *w, int events)
 	else
 		log_notice("reload: done");
 	controls_reload(sup);
-	log_set_level(sup->options.log_level);
+	supervisor_options_changed(sup);
 	notify_reloaded();
 }
 
@@ -310,6 +319,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 	if (r < 0)
 		return r;
 	sessions_init(&sup->sessions, sup);
+	controller_init(&sup->controller, sup);
 	r = fleet_init(&sup->fleet, sup);
 	if (r < 0)
 		return r;
@@ -360,6 +370,7 @@ supervisor_fini(struct supervisor *sup)
 		controls_free(sup);
 		api_free(sup);
 		upgrade_fini(sup);
+		controller_fini(&sup->controller);
 		sessions_fini(&sup->sessions);
 		fleet_fini(&sup->fleet);
 	}

@@ -7,6 +7,7 @@
 #include <ev.h>
 #include <sys/types.h>
 
+#include "supervisor/controller.h"
 #include "supervisor/fleet.h"
 #include "supervisor/options.h"
 #include "supervisor/session.h"
@@ -20,6 +21,7 @@ struct supervisor {
 	struct options options;
 	struct fleet fleet;
 	struct sessions sessions;
+	struct controller controller;
 	struct upgrade *upgrade;   /* the one that runs, or NULL; owned */
 	struct http_server *admin; /* owned */
 	struct controls *controls; /* owned */
@@ -43,6 +45,8 @@ struct supervisor {
 int supervisor_init(struct supervisor *sup, struct options *options, int argc, char *const argv[]);
 /* Says that we are ready, and serves until a signal says stop. */
 void supervisor_run(struct supervisor *sup);
+/* Puts options that were changed in force. */
+void supervisor_options_changed(struct supervisor *sup);
 void supervisor_fini(struct supervisor *sup);
 
 #endif
