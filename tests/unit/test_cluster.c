@@ -2,6 +2,7 @@
 /* The size of fault clusters against guests that touch their memory in known ways. */
 #include "worker/cluster.h"
 
+#include "common/xalloc.h"
 #include "tests/unit/tap.h"
 #include "worker/page.h"
 
@@ -87,7 +88,7 @@ static void
 touch_random(struct guest *g, uint64_t count)
 {
 	uint64_t nr = region_nr_pages(&g->region);
-	uint32_t *order = calloc(nr, sizeof(*order));
+	uint32_t *order = xcalloc(nr, sizeof(*order));
 
 	for (uint64_t i = 0; i < nr; i++)
 		order[i] = (uint32_t)i;
