@@ -11,6 +11,9 @@
 
 /* How long an aborted completion may take to stop before its client is told so. */
 #define ABORT_GRACE_MS UINT64_C(10000)
+/* A worker learns that a VMM has exited when its memory begins to be freed, its pidfd when
+ * that is done. */
+#define EXIT_GRACE_MS UINT64_C(60000)
 
 enum target { TARGET_OPENED, TARGET_SERVING, TARGET_GRADUATED, TARGET_CLOSED, TARGET_ENDED };
 
@@ -285,12 +288,27 @@ ended_expire(struct api_wait *wait)
 
 const struct api_wait_kind api_wait_ended = {ended_check, ended_expire, NULL};
 
+/* The VMM's exit is what the caller must be told, not that the completion ended. */
+static bool
+awaits_exit(struct api_wait *wait)
+{
+	const struct session *session = wait->session;
+
+	if (session->state != SESSION_SERVING || session->completion != IPC_COMPLETION_GONE)
+		return false;
+	if (!wait->exiting)
+		api_wait_extend(wait, EXIT_GRACE_MS);
+	wait->exiting = true;
+	return ev_is_active(&wait->timer); /* not when it has expired */
+}
+
 static bool
 completion_check(struct api_wait *wait)
 {
 	const struct session *session = wait->session;
 
-	if (session->state == SESSION_COMPLETING || session->state == SESSION_CLOSING)
+	if (session->state == SESSION_COMPLETING || session->state == SESSION_CLOSING ||
+	    awaits_exit(wait))
 		return false;
 	if (session->state == SESSION_GRADUATED)
 		done(wait, 200);
@@ -311,6 +329,8 @@ completion_check(struct api_wait *wait)
 static bool
 completion_expire(struct api_wait *wait)
 {
+	if (wait->exiting)
+		return completion_check(wait);
 	if (!wait->aborted) {
 		wait->aborted = true;
 		session_abort(wait->session);
@@ -335,6 +355,8 @@ const struct api_wait_kind api_wait_completion = {
 static bool
 join_expire(struct api_wait *wait)
 {
+	if (wait->exiting)
+		return completion_check(wait);
 	error(wait, 504, "timeout", "session %s was not complete in time; its completion goes on",
 	    wait->session->id);
 	return true;

@@ -47,6 +47,7 @@ struct api_wait {
 	struct api_seen seen;
 	int target;    /* of ?wait= */
 	bool aborted;  /* of a completion: its deadline passed */
+	bool exiting;  /* of a completion: the worker says that the VMM has exited */
 	bool finished; /* in no list but api.dead */
 };
 

@@ -187,7 +187,7 @@ def half_close():
 
 def timeouts():
     with pagerd.Pagerd() as pager:
-        image = pager.image(in_memory=True, size="512M", seed=5)
+        image = pager.image(in_memory=True, size="256M", seed=5)
         with pager.restore(image, "a") as guest:
             status, code, why = pager.error_of("POST", "/sessions/a/complete?timeout=1ms")
             tap.is_((status, code, why), (504, "timeout", "session a was not complete in time; it "
