@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/pager.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "common/exitcode.h"
@@ -72,6 +73,9 @@ pager_run(struct pager *pager, int link_fd, int rendezvous_fd)
 void
 pager_fini(struct pager *pager)
 {
+	/* Their sessions are gone, but they are about to wake the loop. */
+	while (atomic_load(&pager->leaving) > 0)
+		sched_yield();
 	endpoint_close(&pager->link);
 	ev_prepare_stop(pager->loop, &pager->sweep);
 	ev_async_stop(pager->loop, &pager->posted);

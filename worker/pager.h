@@ -5,6 +5,7 @@
 
 #include <ev.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,7 @@ struct pager {
 	ev_async posted;  /* a thread has something to say */
 	ev_prepare sweep; /* the end of a loop turn: is it time to exit? */
 	pthread_attr_t thread_attr;
+	_Atomic unsigned leaving; /* threads that no session counts any more, and not quite gone */
 };
 
 void pager_init(struct pager *pager);

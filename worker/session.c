@@ -80,9 +80,12 @@ session_thread_done(struct session *s)
 {
 	struct pager *pager = s->pager;
 
-	/* The control thread may free the session as soon as it sees the zero. */
+	/* The control thread may free the session as soon as it sees the zero, and then
+	 * leave its loop. */
+	atomic_fetch_add(&pager->leaving, 1);
 	atomic_fetch_sub(&s->threads, 1);
 	pager_wake(pager);
+	atomic_fetch_sub(&pager->leaving, 1);
 }
 
 int
