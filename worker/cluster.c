@@ -34,13 +34,10 @@ cluster_init(struct cluster *c, uint32_t min_pages, uint32_t max_pages)
 
 /* Eight cells at once: is one of them settled or under way, and not in the background? */
 static bool
-has_demanded(const _Atomic uint8_t *cells)
+has_demanded(uint64_t word)
 {
 	const uint64_t ones = UINT64_C(0x0101010101010101);
-	uint64_t word;
 
-	/* A hint: a stale cell only makes this fault a little nearer or farther. */
-	memcpy(&word, (const void *)cells, sizeof(word));
 	return ((word | word >> 1) & ~(word >> 2) & ones) != 0;
 }
 
@@ -57,13 +54,14 @@ is_near(const struct pagemap *map, const struct run *at)
 {
 	uint64_t nr = region_nr_pages(at->region), base = region_map_first(at->region);
 	uint64_t low = at->first & ~(uint64_t)(CLUSTER_NEAR_PAGES - 1);
+	uint64_t high = low + CLUSTER_NEAR_PAGES;
 
 	if (at->first > 0 && was_demanded(map, base + at->first - 1))
 		return true;
-	if (low + CLUSTER_NEAR_PAGES <= nr)
-		return has_demanded(&map->pages[base + low]) ||
-		    has_demanded(&map->pages[base + low + 8]);
-	for (uint64_t p = low; p < nr; p++) {
+	if (high <= nr && base % 8 == 0)
+		return has_demanded(page_word(map, base + low)) ||
+		    has_demanded(page_word(map, base + low + 8));
+	for (uint64_t p = low; p < high && p < nr; p++) {
 		if (p != at->first && was_demanded(map, base + p))
 			return true;
 	}

@@ -24,7 +24,17 @@ page_get(const struct pagemap *map, uint64_t page)
 	    atomic_load_explicit(&map->pages[page], memory_order_acquire) & PAGE_STATE_MASK);
 }
 
-/* Nothing of the image may go there, and nobody is putting it there. */
+typedef uint64_t __attribute__((may_alias)) page_word_type;
+
+/* Eight cells at once; page is a multiple of 8 of the map. */
+static inline uint64_t
+page_word(const struct pagemap *map, uint64_t page)
+{
+	return __atomic_load_n(
+	    (const page_word_type *)(const void *)&map->pages[page], __ATOMIC_RELAXED);
+}
+
+/* The image's bytes belong there, and may be on their way. */
 static inline bool
 page_is_fillable(enum page_state state)
 {

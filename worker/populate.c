@@ -43,14 +43,11 @@ pause_ns(uint64_t ns)
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
 }
 
-/* True when none of the eight cells at p is absent or filling: bit 1 of the state says so. */
+/* True when none of the eight cells is absent or filling: bit 1 of the state says so, and
+ * once set it stays. */
 static bool
-is_settled_word(const _Atomic uint8_t *cells)
+is_settled_word(uint64_t word)
 {
-	uint64_t word;
-
-	/* The bytes are atomics of their own; a stale one is looked at again in its turn. */
-	memcpy(&word, (const void *)cells, sizeof(word));
 	return (word & UINT64_C(0x0202020202020202)) == UINT64_C(0x0202020202020202);
 }
 
@@ -65,7 +62,8 @@ next_run(const struct session *s, const struct region *r, uint64_t first, uint64
 	struct run run = {.region = r};
 
 	while (p < nr) {
-		if (p + 8 <= nr && is_settled_word(&s->map.pages[base + p]))
+		if ((base + p) % 8 == 0 && p + 8 <= nr &&
+		    is_settled_word(page_word(&s->map, base + p)))
 			p += 8;
 		else if (page_is_fillable(page_get(&s->map, base + p)))
 			break;
