@@ -43,27 +43,17 @@ pause_ns(uint64_t ns)
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
 }
 
-/* Reads every event there is and applies the removals.  Returns the faults, which are
- * forgotten: their threads have to be woken. */
-static size_t
-drain_events(struct session *s)
-{
-	struct uffd_msg msgs[BATCH];
-	size_t faults = 0;
-	int n;
-
-	while ((n = uffd_read(s->uffd, msgs, BATCH)) > 0)
-		faults += fault_apply_removals(s, msgs, (size_t)n);
-	return faults;
-}
-
 /* A removal that began while its range was registered still posts its event, and its
  * thread sleeps until somebody reads it: the VMM's API thread would hang for ever. */
 static void
 drain_until_quiet(struct session *s)
 {
+	struct uffd_msg msgs[BATCH];
+	int n;
+
 	for (unsigned i = 0; i < QUIET_TRIES; i++) {
-		(void)drain_events(s);
+		while ((n = uffd_read(s->uffd, msgs, BATCH)) > 0)
+			(void)fault_apply_removals(s, msgs, (size_t)n);
 		if (uffd_is_quiet(s->uffd))
 			return;
 		pause_ns(QUIET_NS);
@@ -90,26 +80,25 @@ unregister_all(struct session *s)
 	return 0;
 }
 
-/* The copy lock is held, so nobody else reads events or fills. */
+/* The copy lock is held: nobody reads a removal, or fills but the fault thread.  That one
+ * may be about to copy a page that it found absent long ago.  So it alone reads removals
+ * while a copy can succeed: read here, the removal of that very page would be over, and the
+ * copy would bring back what the guest threw away. */
 static enum detached
 detach_locked(struct session *s)
 {
-	struct completion *c = &s->completion;
-	size_t forgotten = drain_events(s);
-	enum detached result = DETACH_LATER;
 	int r;
 
-	if (!populate_is_needed(s) && uffd_is_quiet(s->uffd)) {
-		(void)fault(FAULT_COMPLETE_DETACH);
-		r = unregister_all(s);
-		c->error = -r;
-		result = r == 0 ? DETACHED : DETACH_FAILED;
+	if (populate_is_needed(s) || !uffd_is_quiet(s->uffd))
+		return DETACH_LATER;
+	(void)fault(FAULT_COMPLETE_DETACH);
+	r = unregister_all(s); /* wakes everybody */
+	if (r < 0) {
+		s->completion.error = -r;
+		return DETACH_FAILED;
 	}
-	if (result == DETACHED)
-		drain_until_quiet(s); /* unregistering has woken everybody */
-	else if (forgotten > 0)
-		fault_wake_all(s);
-	return result;
+	drain_until_quiet(s);
+	return DETACHED;
 }
 
 static enum detached

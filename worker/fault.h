@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fault thread of a session: the only reader of its userfaultfd (but for the
- * last act of a completion).  It reads events and fills; it does no I/O that waits,
- * takes no lock but the copy lock, and neither allocates nor logs. */
+/* The fault thread of a session: the only reader of its userfaultfd, as long as pages can
+ * be filled.  It reads events and fills; it does no I/O that waits, takes no lock but
+ * the copy lock, and neither allocates nor logs. */
 #ifndef WORKER_FAULT_H
 #define WORKER_FAULT_H
 
