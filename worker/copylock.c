@@ -3,11 +3,14 @@
 
 #include <sched.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 /* Set once by a thread that gives up its priority. */
 static _Thread_local bool is_idle;
+
+static bool may_lend = true;
 
 static int
 thread_id(void)
@@ -19,7 +22,7 @@ thread_id(void)
 	return tid;
 }
 
-/* Going from idle back to normal needs RLIMIT_NICE, which the supervisor sets. */
+/* Going from idle back to normal needs RLIMIT_NICE, which the supervisor sets if it may. */
 static void
 set_policy(int tid, int policy)
 {
@@ -31,8 +34,17 @@ set_policy(int tid, int policy)
 void
 copylock_idle_priority(void)
 {
-	is_idle = true;
-	set_policy(0, SCHED_IDLE);
+	is_idle = may_lend;
+	set_policy(0, is_idle ? SCHED_IDLE : SCHED_BATCH);
+}
+
+void
+copylock_find_limits(void)
+{
+	struct rlimit nice;
+
+	/* The kernel's unit: 20 is nice 0. */
+	may_lend = getrlimit(RLIMIT_NICE, &nice) == 0 && nice.rlim_cur >= 20;
 }
 
 void

@@ -31,7 +31,12 @@ void copylock_demand_done(struct copylock *lock);
 void copylock_background(struct copylock *lock);
 void copylock_background_done(struct copylock *lock);
 
-/* Makes the calling thread one that runs only when nothing else wants the CPU. */
+/* Once, before the first thread and the sandbox: finds out whether this process may take a thread
+ * back from idle priority (RLIMIT_NICE).  Without it background threads stay at normal priority. */
+void copylock_find_limits(void);
+
+/* Makes the calling thread one that runs only when nothing else wants the CPU.  Where nobody
+ * could lend it a priority it only becomes one that never preempts. */
 void copylock_idle_priority(void);
 
 #endif
