@@ -73,6 +73,12 @@ child_is_ready(const struct child *child)
 }
 
 bool
+child_listens(const struct child *child)
+{
+	return child->ready_ns != 0 && endpoint_is_open(&child->ep);
+}
+
+bool
 child_is_draining(const struct child *child)
 {
 	return child->state == CHILD_DRAINING || child->state == CHILD_UNWANTED;

@@ -53,6 +53,7 @@ struct child {
 	char obituary[512]; /* how it ended, in words; empty while it lives */
 	char cause[160];    /* why we lost patience with it, in words; empty when we did not */
 	bool failed;	    /* it ended otherwise than it was told to */
+	bool crashed;	    /* and by its own doing, as far as the kernel tells */
 	struct log_limit said;
 };
 
@@ -62,6 +63,8 @@ void child_log(const struct child *child, enum log_level level, const char *fmt,
 /* HELLO was accepted and no DRAIN was sent. */
 bool child_is_ready(const struct child *child);
 bool child_is_draining(const struct child *child);
+/* HELLO was accepted: what it is told reaches it, also while it drains. */
+bool child_listens(const struct child *child);
 
 /* Sends to its worker.  0; -EMFILE, -ENFILE or -ENOMEM: nothing was sent and the link is
  * intact (we lack descriptors, which is not the worker's fault); any other negative

@@ -76,6 +76,19 @@ on_session_opened(struct child *child, const struct ipc_session_opened *msg, int
 }
 
 static int
+on_session_connected(struct child *child, const struct ipc_session_connected *msg, int *fds)
+{
+	return session_on_connected(child, msg, fds);
+}
+
+static int
+on_session_adopted(struct child *child, const struct ipc_session_adopted *msg, int *fds)
+{
+	(void)fds;
+	return session_on_adopted(child, msg);
+}
+
+static int
 on_session_serving(struct child *child, const struct ipc_session_serving *msg, int *fds)
 {
 	return session_on_serving(child, msg, fds);

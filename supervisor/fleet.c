@@ -30,6 +30,7 @@ struct fleet_backoff {
 	uint64_t delay_ms;
 	uint64_t until_ns; /* no start before */
 	uint32_t deaths;   /* in a row */
+	bool was_ready;	   /* the last one could serve before it died */
 };
 
 /* --- Back-off -------------------------------------------------------------------- */
@@ -71,6 +72,7 @@ backoff_add(struct fleet *fleet, const char *version, bool was_ready)
 		list_add(&fleet->backoffs, &backoff->link);
 	}
 	backoff->deaths++;
+	backoff->was_ready = was_ready;
 	if (backoff->deaths == 1 && was_ready)
 		return 0;
 	backoff->delay_ms = backoff->delay_ms == 0 ? BACKOFF_FIRST_MS : backoff->delay_ms * 2;
@@ -90,6 +92,16 @@ backoff_left_ms(struct fleet *fleet, const char *version)
 	if (backoff == NULL || backoff->until_ns <= now)
 		return 0;
 	return (backoff->until_ns - now + NS_PER_MS - 1) / NS_PER_MS;
+}
+
+/* VMs are frozen until their sessions are adopted.  A version that gets as far as being ready
+ * may try at once: a session that kills workers is found out by its trial, not by waiting. */
+static bool
+may_start_to_adopt(struct fleet *fleet, const char *version)
+{
+	const struct fleet_backoff *backoff = backoff_find(fleet, version);
+
+	return backoff == NULL || backoff->was_ready || backoff_left_ms(fleet, version) == 0;
 }
 
 uint64_t
@@ -321,6 +333,45 @@ fleet_child_for_new(
 		return -EAGAIN;
 	}
 	return fleet_start(fleet, wanted, ret, why, why_bytes);
+}
+
+/* Can still be told of a session. */
+static bool
+can_adopt(const struct child *child)
+{
+	return child->state == CHILD_STARTING || child->state == CHILD_UNWANTED ||
+	    child->state == CHILD_READY || child->state == CHILD_DRAINING;
+}
+
+int
+fleet_child_to_adopt(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	struct child *child = fleet_find(fleet, version);
+	int r = -EAGAIN;
+
+	if (child != NULL && can_adopt(child)) {
+		*ret = child;
+		return 0;
+	}
+	if (fleet->sup->stopping) {
+		snprintf(why, why_bytes, "pagerd is stopping");
+		return -EAGAIN;
+	}
+	if (may_start_to_adopt(fleet, version))
+		r = start_child(fleet, version, ret, why, why_bytes);
+	else
+		snprintf(why, why_bytes, "workers of version %s keep dying", version);
+	if (r < 0 && strcmp(version, fleet->current) != 0)
+		r = fleet_child_for_new(fleet, NULL, ret, why, why_bytes);
+	return r;
+}
+
+void
+fleet_drain_outdated(struct fleet *fleet, struct child *child)
+{
+	if (strcmp(child->version, fleet->current) != 0)
+		drain_child(child, "outdated");
 }
 
 void

@@ -50,6 +50,14 @@ struct child *fleet_find(struct fleet *fleet, const char *version);
 int fleet_child_for_new(
     struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
 
+/* The child for a session of that version whose worker is gone: one of the same version, started
+ * if needed, also when that is outdated; the current one when that version cannot be started.  It
+ * need not be ready yet.  Errors as above. */
+int fleet_child_to_adopt(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
+/* Drains the child when its version is not the current one.  It keeps the sessions it has. */
+void fleet_drain_outdated(struct fleet *fleet, struct child *child);
+
 /* Fills infos with at most max rows, newest version first.  Returns how many. */
 size_t fleet_versions(struct fleet *fleet, struct version_info *infos, size_t max);
 

@@ -82,6 +82,10 @@ on_deadline(struct ev_loop *loop, ev_timer *timer, int revents)
 
 	(void)loop;
 	(void)revents;
+	if (session->state == SESSION_MOVING) {
+		session_step(session, SESSION_EV_TIMEOUT);
+		return;
+	}
 	if (!session->opened)
 		snprintf(reason, sizeof(reason), "no worker took it within %" PRIu64 " ms",
 		    session->handshake_timeout_ms);
@@ -107,6 +111,7 @@ session_arm_deadline(struct session *session)
 		ms = session->handshake_timeout_ms;
 		break;
 	case SESSION_CLOSING:
+	case SESSION_MOVING:
 		ms = CLOSING_MS;
 		break;
 	default:
@@ -179,6 +184,7 @@ session_bury(struct session *session)
 		session->reason[0] = '\0';
 	}
 	session_keep_numbers(session);
+	session_adopt_forget(session);
 	release_all(session);
 	session->ended_ns = clock_now_ns();
 	list_add(&sessions->graves, &session->grave);
@@ -214,9 +220,10 @@ session_complete_paced(struct session *session, uint64_t rate_bytes, char *why, 
 		return why_set(why, why_bytes, -EBUSY,
 		    "session %s is being completed already; wait for it", session->id);
 	case SESSION_ADOPTING:
+	case SESSION_MOVING:
+	case SESSION_HELD:
 		return why_set(why, why_bytes, -EINVAL,
-		    "session %s has no worker; its memory is held until one adopts it",
-		    session->id);
+		    "session %s has no worker now; wait until it is serving", session->id);
 	case SESSION_CREATED:
 		return why_set(why, why_bytes, -EINVAL,
 		    "session %s waits for its VMM; wait until it is serving", session->id);
@@ -249,6 +256,8 @@ session_lost_worker(struct session *session, const char *reason)
 {
 	enum session_state was = session->state;
 
+	if (was != SESSION_CREATED && !session_is_over(session) && session->unserved_ns == 0)
+		session->unserved_ns = clock_now_ns();
 	if (was == SESSION_SERVING || was == SESSION_COMPLETING)
 		snprintf(session->reason, sizeof(session->reason), "worker v%s died: %s",
 		    session->version, reason);

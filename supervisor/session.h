@@ -90,6 +90,11 @@ struct session {
 	uint32_t close_seq;
 	uint32_t workers_lost;			   /* while it waited for its handshake */
 	uint64_t created_ns, serving_ns, ended_ns; /* CLOCK_MONOTONIC; 0: not yet */
+	uint64_t unserved_ns; /* since when nobody answers its faults; 0: somebody does */
+	uint64_t adopted_ns;  /* when it was taken over last; 0: never */
+	uint32_t adoptions;   /* how often it was taken over */
+	uint32_t blame;	      /* deaths of workers shortly after they had taken it over */
+	bool is_on_trial;     /* alone in being adopted, to see whether the worker survives */
 	/* The last completion: when it started and how much was present then; how it
 	 * went.  completion_reason is empty when none has failed. */
 	uint64_t completing_ns, completing_absent;
@@ -119,14 +124,16 @@ struct session {
 
 struct sessions {
 	struct supervisor *sup;
-	struct list all;      /* of struct session.link, in order of creation, with tombstones */
-	struct list changed;  /* of struct session.changed */
-	struct list graves;   /* of struct session.grave, in order of their end */
-	struct list homeless; /* of struct session.on_child: wait for a worker to be started */
-	ev_timer place_timer; /* while homeless is not empty: tries again */
-	uint64_t live;	      /* without tombstones */
-	uint64_t dead;	      /* tombstones */
-	uint64_t next_number; /* counts up from 1, never reused */
+	struct list all;       /* of struct session.link, in order of creation, with tombstones */
+	struct list changed;   /* of struct session.changed */
+	struct list graves;    /* of struct session.grave, in order of their end */
+	struct list homeless;  /* of struct session.on_child: wait for a worker to be started */
+	ev_timer place_timer;  /* while homeless is not empty: tries again */
+	uint64_t live;	       /* without tombstones */
+	uint64_t dead;	       /* tombstones */
+	uint64_t next_number;  /* counts up from 1, never reused */
+	struct session *trial; /* the one that is being adopted alone; NULL: none */
+	ev_timer trial_timer;
 	uint64_t retired[COUNTER_COUNT]; /* counters of sessions whose tombstones are gone */
 };
 
@@ -177,6 +184,13 @@ void session_wait_add(struct session *session, struct session_wait *wait);
 /* Safe on a wait that is on no list (list_init was called on its link). */
 void session_wait_remove(struct session_wait *wait);
 
+/* Moves a served session to the running worker of a version: the same way as after a crash,
+ * with both alive.  0; -EALREADY when it is there; -EINVAL, -ENOENT or -EAGAIN and why.  Wait
+ * until it is serving again and has that version. */
+int session_move(struct session *session, const char *version, char *why, size_t why_bytes);
+/* For a session that is held: tries once more.  0 or -EINVAL and why. */
+int session_retry(struct session *session, char *why, size_t why_bytes);
+
 /* Events from the worker and the fleet. */
 void sessions_on_child_ready(struct sessions *sessions, struct child *child);
 /* Its link is lost; the process may live on and serve what it serves. */
@@ -185,6 +199,8 @@ void sessions_on_child_unlinked(struct sessions *sessions, struct child *child);
 void sessions_on_child_gone(struct sessions *sessions, struct child *child, const char *reason);
 /* Messages: fds are moved out when kept.  0; -EPROTO when the worker lied, the child pays. */
 int session_on_opened(struct child *child, const struct ipc_session_opened *msg);
+int session_on_connected(struct child *child, const struct ipc_session_connected *msg, int *fds);
+int session_on_adopted(struct child *child, const struct ipc_session_adopted *msg);
 int session_on_serving(struct child *child, const struct ipc_session_serving *msg, int *fds);
 int session_on_refused(struct child *child, const struct ipc_session_refused *msg);
 int session_on_closed(struct child *child, const struct ipc_session_closed *msg);

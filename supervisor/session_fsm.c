@@ -7,7 +7,6 @@
 #include "supervisor/session.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
-#include "supervisor/vmm.h"
 
 static void
 act_none(struct session *session)
@@ -36,7 +35,6 @@ act_serve(struct session *session)
 {
 	session->serving_ns = clock_now_ns();
 	session_socket_close(session);
-	vmm_watch_start(session);
 }
 
 static void
@@ -63,6 +61,37 @@ static void
 act_hold(struct session *session)
 {
 	session_unplace(session);
+}
+
+static void
+act_let_go(struct session *session)
+{
+	if (!session_send_close(session))
+		session_step(session, SESSION_EV_RELEASED);
+}
+
+static void
+act_insist(struct session *session)
+{
+	session_adopt_insist(session);
+}
+
+static void
+act_adopt(struct session *session)
+{
+	session_adopt(session);
+}
+
+static void
+act_adopt_later(struct session *session)
+{
+	session_adopt_later(session);
+}
+
+static void
+act_resume(struct session *session)
+{
+	session_adopt_done(session);
 }
 
 static void

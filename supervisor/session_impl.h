@@ -50,13 +50,34 @@ bool session_lacks_resources(int error);
 void session_place_again(struct session *session);
 /* Off the list of its child, or of those that wait for one. */
 void session_unplace(struct session *session);
+/* On to those that wait until a worker can be had. */
+void session_wait_for_place(struct session *session);
 /* Tries again for each session that waits for a worker. */
 void sessions_place_homeless(struct sessions *sessions);
 
+/* session_adopt.c, once. */
+void sessions_init_trials(struct sessions *sessions);
+/* It has ended: it is on trial no more. */
+void session_adopt_forget(struct session *session);
+
+/* session_adopt.c: another worker for a session in the middle of its life. */
+
+/* Off its dead worker and on to another, now or as soon as one can be had. */
+void session_adopt(struct session *session);
+/* Not at once: the worker that was asked would not have it. */
+void session_adopt_later(struct session *session);
+/* It is served again: measures how long it was not. */
+void session_adopt_done(struct session *session);
+/* Its worker does not let go of it. */
+void session_adopt_insist(struct session *session);
+/* Its worker died while it had the session: remembers that, to find out who kills workers. */
+void session_adopt_blame(struct session *session, bool crashed);
+
 /* session_link.c: what is said to the worker. */
 
-/* 0, or a negative errno: see child_send(). */
-int session_send_open(struct session *session);
+/* The message that makes a worker have it: SESSION_OPEN, or SESSION_ADOPT in the middle of its
+ * life.  0, or a negative errno: see child_send(). */
+int session_send(struct session *session);
 int session_send_complete(struct session *session, uint64_t rate_bytes);
 /* True when an answer or the end of the worker will follow. */
 bool session_send_close(struct session *session);

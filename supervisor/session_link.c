@@ -25,8 +25,19 @@
 
 #define lied(child, ...) (child_log((child), LOG_LEVEL_WARNING, __VA_ARGS__), -EPROTO)
 
-int
-session_send_open(struct session *session)
+/* The VMM has connected already, and the worker that accepted it is gone. */
+static int
+send_connect(struct session *session)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_CONNECT};
+
+	msg.session_connect.seq = endpoint_next_seq(&session->child->ep);
+	msg.session_connect.session = session->number;
+	return child_send(session->child, &msg, &session->connection, 1);
+}
+
+static int
+send_open(struct session *session)
 {
 	struct child *child = session->child;
 	const int fds[3] = {session->listener, session->image.fd, session->map_fd};
@@ -42,11 +53,41 @@ session_send_open(struct session *session)
 	open->cluster_max_bytes = (uint32_t)session->cluster_max_bytes;
 	open->spin_us = (uint32_t)session->sup->options.fault_spin_us;
 	int r = child_send(child, &msg, fds, 3);
+	if (r < 0)
+		return r;
+	session->sent = true;
+	session->open_seq = open->seq;
+	return session->connection >= 0 ? send_connect(session) : 0;
+}
+
+static int
+send_adopt(struct session *session)
+{
+	struct child *child = session->child;
+	const int fds[4] = {session->image.fd, session->map_fd, session->uffd, session->connection};
+	struct ipc_msg msg = {.type = IPC_SESSION_ADOPT};
+	struct ipc_session_adopt *adopt = &msg.session_adopt;
+
+	adopt->seq = endpoint_next_seq(&child->ep);
+	adopt->session = session->number;
+	ipc_text(adopt->name, session->id);
+	adopt->image_bytes = session->image.bytes;
+	adopt->flags = session->flags;
+	adopt->cluster_min_bytes = (uint32_t)session->cluster_min_bytes;
+	adopt->cluster_max_bytes = (uint32_t)session->cluster_max_bytes;
+	adopt->spin_us = (uint32_t)session->sup->options.fault_spin_us;
+	int r = child_send(child, &msg, fds, 4);
 	if (r == 0) {
 		session->sent = true;
-		session->open_seq = open->seq;
+		session->open_seq = adopt->seq;
 	}
 	return r;
+}
+
+int
+session_send(struct session *session)
+{
+	return session->uffd >= 0 ? send_adopt(session) : send_open(session);
 }
 
 int
@@ -174,6 +215,26 @@ session_on_opened(struct child *child, const struct ipc_session_opened *msg)
 	return step(session, SESSION_EV_DENIED);
 }
 
+int
+session_on_adopted(struct child *child, const struct ipc_session_adopted *msg)
+{
+	struct session *session;
+	int r = find_by_number(child, msg->session, &session);
+
+	if (r < 0)
+		return not_found(r);
+	if (msg->error > MAX_ERRNO)
+		return lied(child, "says SESSION_ADOPTED with error %" PRIu32, msg->error);
+	if (session->open_seq == 0 || msg->seq != session->open_seq)
+		return late(session, "SESSION_ADOPTED");
+	session->open_seq = 0;
+	if (msg->error == 0)
+		return step(session, SESSION_EV_ADOPTED);
+	snprintf(session->reason, sizeof(session->reason), "worker v%s would not adopt it: %s",
+	    child->version, strerror((int)msg->error));
+	return step(session, SESSION_EV_DENIED);
+}
+
 static bool
 is_userfaultfd(int fd)
 {
@@ -264,11 +325,49 @@ meet_vmm(struct session *session, int connection)
 	return vmm_pidfd(connection, &session->vmm_pidfd);
 }
 
+/* What follows from meeting the VMM. */
+static void
+watch_vmm(struct session *session, int met)
+{
+	if (met == -ESRCH)
+		session_vmm_exited(session);
+	else if (met < 0)
+		session_log(session, LOG_LEVEL_WARNING,
+		    "cannot watch its VMM pid=%d: %s; its exit will be noticed by the worker only",
+		    (int)session->vmm_pid, strerror(-met));
+	else
+		vmm_watch_start(session);
+}
+
+/* From here on its handshake outlives the worker: the connection is ours too. */
+int
+session_on_connected(struct child *child, const struct ipc_session_connected *msg, int *fds)
+{
+	struct session *session;
+	int r = find_by_number(child, msg->session, &session);
+
+	if (r < 0)
+		return not_found(r);
+	if (session->state == SESSION_CLOSING)
+		return 0;
+	if (msg->seq != 0 || session->state != SESSION_CREATED || session->connection >= 0 ||
+	    !is_connection_of(session, fds[0]))
+		return lied(child, "says SESSION_CONNECTED of session %" PRIu64 " out of order",
+		    session->number);
+	int met = meet_vmm(session, fds[0]);
+	if (met == -EPERM)
+		return 0;
+	session->connection = fd_take(&fds[0]);
+	watch_vmm(session, met);
+	return 0;
+}
+
 int
 session_on_serving(struct child *child, const struct ipc_session_serving *msg, int *fds)
 {
 	struct session *session;
-	int r = find_by_number(child, msg->session, &session);
+	int met = 0, r = find_by_number(child, msg->session, &session);
+	bool is_new;
 
 	if (r < 0)
 		return not_found(r);
@@ -277,20 +376,19 @@ session_on_serving(struct child *child, const struct ipc_session_serving *msg, i
 	r = check_serving(child, session, msg, fds);
 	if (r < 0)
 		return r;
-	int met = meet_vmm(session, fds[1]);
+	is_new = session->connection < 0;
+	if (is_new)
+		met = meet_vmm(session, fds[1]);
 	if (met == -EPERM)
 		return 0;
 	session->uffd = fd_take(&fds[0]);
-	session->connection = fd_take(&fds[1]);
+	if (is_new)
+		session->connection = fd_take(&fds[1]);
 	session->nr_regions = msg->regions;
 	session->guest_bytes = msg->bytes;
 	r = step(session, SESSION_EV_SHAKEN);
-	if (met == -ESRCH)
-		session_vmm_exited(session);
-	else if (met < 0)
-		session_log(session, LOG_LEVEL_WARNING,
-		    "cannot watch its VMM pid=%d: %s; its exit will be noticed by the worker only",
-		    (int)session->vmm_pid, strerror(-met));
+	if (is_new)
+		watch_vmm(session, met);
 	return r;
 }
 

@@ -23,9 +23,12 @@ session_lacks_resources(int error)
 int
 session_place(struct session *session, char *why, size_t why_bytes)
 {
+	struct fleet *fleet = &session->sup->fleet;
 	const char *version = session->wanted[0] ? session->wanted : NULL;
 	struct child *child;
-	int r = fleet_child_for_new(&session->sup->fleet, version, &child, why, why_bytes);
+	int r = session->state == SESSION_ADOPTING
+	    ? fleet_child_to_adopt(fleet, session->version, &child, why, why_bytes)
+	    : fleet_child_for_new(fleet, version, &child, why, why_bytes);
 
 	if (r < 0)
 		return r;
@@ -35,9 +38,11 @@ session_place(struct session *session, char *why, size_t why_bytes)
 	session->sent = false;
 	session->opened = false;
 	snprintf(session->version, sizeof(session->version), "%s", child->version);
-	if (!child_is_ready(child))
+	if (session->state == SESSION_ADOPTING)
+		fleet_drain_outdated(fleet, child);
+	if (!child_listens(child))
 		return 0;
-	r = session_send_open(session);
+	r = session_send(session);
 	if (session_lacks_resources(r)) {
 		session_unplace(session);
 		snprintf(why, why_bytes, "cannot hand the session to worker v%s: %s",
@@ -70,11 +75,21 @@ give_up(struct session *session, const char *why)
 	session_step(session, SESSION_EV_NO_WORKER);
 }
 
+void
+session_wait_for_place(struct session *session)
+{
+	struct sessions *sessions = &session->sup->sessions;
+
+	list_remove(&session->on_child);
+	list_add(&sessions->homeless, &session->on_child);
+	if (!ev_is_active(&sessions->place_timer))
+		ev_timer_again(session->sup->loop, &sessions->place_timer);
+}
+
 /* -EAGAIN is the fleet's back-off: worth to wait for, as long as its deadline lets it. */
 static void
 place_or_wait(struct session *session)
 {
-	struct sessions *sessions = &session->sup->sessions;
 	char why[256];
 	int r = session_place(session, why, sizeof(why));
 
@@ -84,16 +99,10 @@ place_or_wait(struct session *session)
 		session->wanted[0] = '\0';
 		r = session_place(session, why, sizeof(why));
 	}
-	if (r == 0)
-		return;
-	if (r != -EAGAIN) {
+	if (r == -EAGAIN)
+		session_wait_for_place(session);
+	else if (r < 0)
 		give_up(session, why);
-		return;
-	}
-	list_remove(&session->on_child);
-	list_add(&sessions->homeless, &session->on_child);
-	if (!ev_is_active(&sessions->place_timer))
-		ev_timer_again(session->sup->loop, &sessions->place_timer);
 }
 
 void
@@ -132,7 +141,10 @@ sessions_place_homeless(struct sessions *sessions)
 		struct session *session = list_entry(waiting.next, struct session, on_child);
 
 		list_remove(&session->on_child);
-		place_or_wait(session);
+		if (session->state == SESSION_ADOPTING)
+			session_adopt(session);
+		else
+			place_or_wait(session);
 	}
 	if (list_is_empty(&sessions->homeless))
 		ev_timer_stop(sessions->sup->loop, &sessions->place_timer);
@@ -146,13 +158,16 @@ sessions_on_child_ready(struct sessions *sessions, struct child *child)
 	list_for_each_safe(pos, tmp, &child->sessions) {
 		struct session *session = list_entry(pos, struct session, on_child);
 
-		if (session->state != SESSION_CREATED || session->sent)
+		if (session->sent || session_is_over(session))
 			continue;
-		int r = session_send_open(session);
-		if (session_lacks_resources(r)) {
-			session_unplace(session);
+		int r = session_send(session);
+		if (!session_lacks_resources(r))
+			continue;
+		session_unplace(session);
+		if (session->state == SESSION_ADOPTING)
+			session_wait_for_place(session);
+		else
 			give_up(session, "the supervisor has no descriptor left for it");
-		}
 	}
 	sessions_place_homeless(sessions);
 }
@@ -169,6 +184,7 @@ sessions_on_child_gone(struct sessions *sessions, struct child *child, const cha
 
 		list_remove(&session->on_child);
 		session->child = NULL;
+		session_adopt_blame(session, child->crashed);
 		session_lost_worker(session, reason);
 	}
 }

@@ -30,6 +30,7 @@ sessions_init(struct sessions *sessions, struct supervisor *sup)
 	list_init(&sessions->homeless);
 	ev_timer_init(&sessions->place_timer, on_place, 0.0, PLACE_PAUSE_S);
 	sessions->place_timer.data = sessions;
+	sessions_init_trials(sessions);
 }
 
 /* The workers are not told: they keep what they serve. */
@@ -39,6 +40,7 @@ sessions_fini(struct sessions *sessions)
 	if (!sessions->sup)
 		return;
 	ev_timer_stop(sessions->sup->loop, &sessions->place_timer);
+	ev_timer_stop(sessions->sup->loop, &sessions->trial_timer);
 	while (!list_is_empty(&sessions->all)) {
 		struct session *session = list_entry(sessions->all.next, struct session, link);
 

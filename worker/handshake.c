@@ -270,23 +270,45 @@ take_fds(struct msghdr *msg, int *fds)
 	return nr_fds;
 }
 
-/* One recvmsg().  False when nothing more is there for now. */
-static bool
-read_once(struct handshake *h, int fd)
+/* A message that is longer than this is read, not peeked at. */
+#define PEEK_BYTES 65536U
+
+/* Room for as many descriptors as a message may bring. */
+union control {
+	struct cmsghdr align;
+	char bytes[CONTROL_BYTES];
+};
+
+static ssize_t
+receive(int fd, struct iovec *iov, int flags, int *fds, size_t *ret_nr_fds, int *ret_flags)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CONTROL_BYTES];
-	} control;
-	int fds[CONTROL_BYTES / sizeof(int)];
-	char bytes[READ_BYTES];
-	struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	union control control;
 	struct msghdr msg = {
-	    .msg_iov = &iov,
+	    .msg_iov = iov,
 	    .msg_iovlen = 1,
 	    .msg_control = control.bytes,
 	    .msg_controllen = sizeof(control.bytes),
 	};
+	ssize_t n;
+
+	*ret_nr_fds = 0;
+	do
+		n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | flags);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	*ret_nr_fds = take_fds(&msg, fds);
+	*ret_flags = msg.msg_flags;
+	return n;
+}
+
+/* One recvmsg().  False when nothing more is there for now. */
+static bool
+read_once(struct handshake *h, int fd)
+{
+	int fds[CONTROL_BYTES / sizeof(int)], flags;
+	char bytes[READ_BYTES];
+	struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
 	size_t nr_fds;
 	ssize_t n;
 
@@ -294,17 +316,14 @@ read_once(struct handshake *h, int fd)
 		refuse(h, "reading the connection failed: %s", strerror(EIO));
 		return false;
 	}
-	do
-		n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
+	n = receive(fd, &iov, 0, fds, &nr_fds, &flags);
 	if (n < 0) {
 		/* After a complete handshake the connection has no more to say. */
-		if (errno != EAGAIN && errno != EWOULDBLOCK && h->status != HANDSHAKE_DONE)
-			refuse(h, "reading the connection failed: %s", strerror(errno));
+		if (n != -EAGAIN && h->status != HANDSHAKE_DONE)
+			refuse(h, "reading the connection failed: %s", strerror((int)-n));
 		return false;
 	}
-	nr_fds = take_fds(&msg, fds);
-	if (msg.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) {
+	if (flags & (MSG_CTRUNC | MSG_TRUNC)) {
 		fd_close_all(fds, nr_fds);
 		refuse(h, "more than %u descriptors in one message, or the worker has none free",
 		    HANDSHAKE_MAX_FDS + 1);
@@ -316,6 +335,47 @@ read_once(struct handshake *h, int fd)
 		return false;
 	}
 	return handshake_feed(h, bytes, (size_t)n, fds, nr_fds) != HANDSHAKE_REFUSED;
+}
+
+/* Feeds a handshake of its own with what the socket holds, so that h has seen nothing
+ * when that is not enough. */
+static enum handshake_status
+peek_into(struct handshake *trial, int fd, char *bytes)
+{
+	int fds[CONTROL_BYTES / sizeof(int)], flags;
+	struct iovec iov = {.iov_base = bytes, .iov_len = PEEK_BYTES};
+	size_t nr_fds;
+	ssize_t n = receive(fd, &iov, MSG_PEEK, fds, &nr_fds, &flags);
+
+	if (n <= 0 || (flags & (MSG_CTRUNC | MSG_TRUNC))) {
+		fd_close_all(fds, nr_fds);
+		return HANDSHAKE_NEED_MORE;
+	}
+	handshake_feed(trial, bytes, (size_t)n, fds, nr_fds);
+	return handshake_check(trial);
+}
+
+enum handshake_status
+handshake_peek(struct handshake *h, int fd)
+{
+	struct handshake *trial = malloc(sizeof(*trial));
+	char *bytes = malloc(PEEK_BYTES);
+	enum handshake_status status = HANDSHAKE_NEED_MORE;
+
+	if (trial != NULL && bytes != NULL && !fault(FAULT_HANDSHAKE_READ)) {
+		handshake_init(trial, h->image_bytes, h->wants_memfd);
+		status = peek_into(trial, fd, bytes);
+		if (status == HANDSHAKE_DONE) {
+			handshake_fini(h);
+			*h = *trial;
+		} else {
+			handshake_fini(trial);
+			status = HANDSHAKE_NEED_MORE;
+		}
+	}
+	free(bytes);
+	free(trial);
+	return status;
 }
 
 enum handshake_status

@@ -72,6 +72,10 @@ enum handshake_status handshake_check(struct handshake *h);
  * one.  A descriptor refused by the kernel's limits is a refusal too. */
 enum handshake_status handshake_read(struct handshake *h, int fd);
 
+/* As handshake_read(), but leaves everything in the socket.  NEED_MORE when what can be seen
+ * there is not a complete and valid handshake: reading it says more. */
+enum handshake_status handshake_peek(struct handshake *h, int fd);
+
 /* The complete JSON value to regions in the order of the message; at most
  * PAGEMAP_MAX_REGIONS fit in r.  0, or a negative errno and a reason. */
 int handshake_parse(const char *json, size_t n, struct region *r, uint32_t *ret_nr, char *reason);

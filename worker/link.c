@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/exitcode.h"
+#include "common/fd.h"
 #include "common/log.h"
 #include "ipc/dispatch.h"
 #include "version_gen.h"
@@ -32,6 +33,28 @@ on_session_open(struct pager *pager, const struct ipc_session_open *msg, int *fd
 	answer.session_opened.seq = msg->seq;
 	answer.session_opened.session = msg->session;
 	answer.session_opened.error = (uint32_t)-r;
+	pager_send(pager, &answer, NULL, 0);
+}
+
+static void
+on_session_connect(struct pager *pager, const struct ipc_session_connect *msg, int *fds)
+{
+	struct session *s = session_find(pager, msg->session);
+
+	if (s == NULL || session_connect(s, fd_take(&fds[0])) < 0)
+		log_warning("session %llu: a connection comes at the wrong time: ignored",
+		    (unsigned long long)msg->session);
+}
+
+static void
+on_session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds)
+{
+	struct ipc_msg answer = {.type = IPC_SESSION_ADOPTED};
+	int r = session_adopt(pager, msg, fds);
+
+	answer.session_adopted.seq = msg->seq;
+	answer.session_adopted.session = msg->session;
+	answer.session_adopted.error = (uint32_t)-r;
 	pager_send(pager, &answer, NULL, 0);
 }
 

@@ -12,6 +12,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "version_gen.h"
+#include "worker/copylock.h"
 #include "worker/fault.h"
 #include "worker/pager.h"
 #include "worker/sandbox.h"
@@ -90,6 +91,7 @@ main(int argc, char **argv)
 	require_descriptors();
 	signal(SIGPIPE, SIG_IGN);
 	fault_init_signal();
+	copylock_find_limits();
 	if (fault(FAULT_WORKER_START))
 		_exit(EXITCODE_FATAL);
 	pager_init(&pager);

@@ -138,65 +138,122 @@ destroy(struct session *s)
 	free(s);
 }
 
+/* What SESSION_OPEN and SESSION_ADOPT have in common. */
+struct setup {
+	uint64_t number;
+	const char *name;
+	uint64_t image_bytes;
+	uint32_t flags, cluster_min_bytes, cluster_max_bytes, spin_us;
+};
+
+static int
+check_setup(struct pager *pager, const struct setup *setup)
+{
+	if (setup->number == 0 || setup->image_bytes == 0 ||
+	    !is_cluster(setup->cluster_min_bytes) || !is_cluster(setup->cluster_max_bytes))
+		return -EINVAL;
+	return session_find(pager, setup->number) != NULL ? -EEXIST : 0;
+}
+
 static struct session *
-new_session(struct pager *pager, const struct ipc_session_open *msg)
+new_session(struct pager *pager, const struct setup *setup)
 {
 	struct session *s = xcalloc(1, sizeof(*s));
 
 	list_init(&s->link);
 	s->pager = pager;
-	s->number = msg->session;
-	snprintf(s->name, sizeof(s->name), "%s", msg->name);
+	s->number = setup->number;
+	snprintf(s->name, sizeof(s->name), "%s", setup->name);
 	s->listener = s->connection = s->uffd = -1;
-	s->image_bytes = msg->image_bytes;
-	s->flags = msg->flags;
-	s->spin_us = msg->spin_us;
+	s->image_bytes = setup->image_bytes;
+	s->flags = setup->flags;
+	s->spin_us = setup->spin_us;
+	s->state = SESSION_LISTENING;
 	copylock_init(&s->copylock);
 	iolane_init(&s->iolane);
-	cluster_init(&s->cluster, (uint32_t)(msg->cluster_min_bytes / PAGE_BYTES),
-	    (uint32_t)(msg->cluster_max_bytes / PAGE_BYTES));
+	cluster_init(&s->cluster, (uint32_t)(setup->cluster_min_bytes / PAGE_BYTES),
+	    (uint32_t)(setup->cluster_max_bytes / PAGE_BYTES));
 	return s;
 }
 
-/* fds: listener, image, page map. */
+/* Takes the image over, and only when it succeeds. */
 static int
-take_descriptors(struct session *s, const struct ipc_session_open *msg, int *fds)
+map_image(struct session *s, int *image_fd, int map_fd)
 {
-	int r = pagemap_map(&s->map, fds[2], true);
+	int r = pagemap_map(&s->map, map_fd, true);
 
 	if (r < 0)
 		return r;
-	if (s->map.nr_pages < (msg->image_bytes + PAGE_BYTES - 1) / PAGE_BYTES)
+	if (s->map.nr_pages < (s->image_bytes + PAGE_BYTES - 1) / PAGE_BYTES)
 		return -EPROTO;
-	r = image_get(s->pager, fds[1], msg->image_bytes, &s->image);
-	if (r < 0)
-		return r;
-	fds[1] = -1; /* the image has it */
-	s->listener = fd_take(&fds[0]);
-	return 0;
+	r = image_get(s->pager, *image_fd, s->image_bytes, &s->image);
+	if (r == 0)
+		*image_fd = -1;
+	return r;
 }
 
+static void
+add_session(struct session *s)
+{
+	list_add(&s->pager->sessions, &s->link);
+	s->pager->nr_sessions++;
+}
+
+/* fds: listener, image, page map. */
 int
 session_open(struct pager *pager, const struct ipc_session_open *msg, int *fds)
 {
+	const struct setup setup = {msg->session, msg->name, msg->image_bytes, msg->flags,
+	    msg->cluster_min_bytes, msg->cluster_max_bytes, msg->spin_us};
 	struct session *s;
-	int r;
+	int r = check_setup(pager, &setup);
 
-	if (msg->session == 0 || msg->image_bytes == 0 || !is_cluster(msg->cluster_min_bytes) ||
-	    !is_cluster(msg->cluster_max_bytes))
-		return -EINVAL;
-	if (session_find(pager, msg->session) != NULL)
-		return -EEXIST;
-	s = new_session(pager, msg);
-	r = take_descriptors(s, msg, fds);
+	if (r < 0)
+		return r;
+	s = new_session(pager, &setup);
+	r = map_image(s, &fds[1], fds[2]);
 	if (r < 0) {
 		destroy(s);
 		return r;
 	}
-	s->state = SESSION_LISTENING;
-	list_add(&pager->sessions, &s->link);
-	pager->nr_sessions++;
+	s->listener = fd_take(&fds[0]);
+	add_session(s);
 	session_vmm_listen(s);
+	return 0;
+}
+
+/* fds: image, page map, userfaultfd, connection. */
+int
+session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds)
+{
+	const struct setup setup = {msg->session, msg->name, msg->image_bytes, msg->flags,
+	    msg->cluster_min_bytes, msg->cluster_max_bytes, msg->spin_us};
+	struct session *s;
+	int r = check_setup(pager, &setup);
+
+	if (r < 0)
+		return r;
+	s = new_session(pager, &setup);
+	r = map_image(s, &fds[0], fds[1]);
+	if (r == 0)
+		r = session_vmm_resume(s, &fds[2], &fds[3]);
+	if (r < 0) {
+		destroy(s);
+		return r;
+	}
+	add_session(s);
+	session_step(s, SESSION_EV_ADOPT);
+	return 0;
+}
+
+int
+session_connect(struct session *s, int fd)
+{
+	if (s->state != SESSION_LISTENING) {
+		fd_closep(&fd);
+		return -EINVAL;
+	}
+	session_vmm_begin(s, fd);
 	return 0;
 }
 

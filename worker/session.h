@@ -68,6 +68,7 @@ struct session {
 	ev_io accepting;
 	ev_io reading;
 	struct handshake *handshake; /* owned while it runs */
+	bool peeked;		     /* the connection was looked into without reading */
 	struct image *image;	     /* a reference */
 	struct pagemap map;	     /* threads */
 	struct region_table regions; /* threads; fixed once serving */
@@ -93,6 +94,15 @@ struct session {
 /* Prepares a session from SESSION_OPEN and its three descriptors, which it takes over when
  * it succeeds.  0 or a negative errno. */
 int session_open(struct pager *pager, const struct ipc_session_open *msg, int *fds);
+
+/* Takes over a session in the middle of its life from SESSION_ADOPT and its four descriptors,
+ * which it takes over when it succeeds.  Its faults are served when it returns 0; otherwise a
+ * negative errno and nothing is held. */
+int session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds);
+
+/* Goes on with a VMM that had connected to another worker; takes fd over.  0 or -EINVAL. */
+int session_connect(struct session *s, int fd);
+
 struct session *session_find(struct pager *pager, uint64_t number);
 
 /* 0, or a negative errno with nothing changed. */

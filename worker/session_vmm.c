@@ -13,6 +13,7 @@
 #include "worker/pager.h"
 #include "worker/session.h"
 #include "worker/uffd.h"
+#include "worker/uffd_probe.h"
 
 static void
 forget_handshake(struct session *s)
@@ -99,6 +100,21 @@ on_silence_broken(struct session *s)
 		session_post(s, SESSION_POST_GONE);
 }
 
+static enum handshake_status
+continue_handshake(struct session *s)
+{
+	enum handshake_status status = HANDSHAKE_NEED_MORE;
+
+	/* A peek first: while the message is still in the socket, this worker can die and the
+	 * next one finds it there.  Only a message that comes in pieces has to be read. */
+	if (!s->peeked)
+		status = handshake_peek(s->handshake, s->connection);
+	s->peeked = true;
+	if (status == HANDSHAKE_NEED_MORE)
+		status = handshake_read(s->handshake, s->connection);
+	return status;
+}
+
 static void
 on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
@@ -109,7 +125,7 @@ on_readable(struct ev_loop *loop, ev_io *w, int revents)
 		on_silence_broken(s);
 		return;
 	}
-	switch (handshake_read(s->handshake, s->connection)) {
+	switch (continue_handshake(s)) {
 	case HANDSHAKE_NEED_MORE:
 		return;
 	case HANDSHAKE_DONE:
@@ -123,15 +139,68 @@ on_readable(struct ev_loop *loop, ev_io *w, int revents)
 }
 
 static void
-begin_handshake(struct session *s, int fd)
+watch_connection(struct session *s)
+{
+	ev_io_init(&s->reading, on_readable, s->connection, EV_READ);
+	s->reading.data = s;
+	ev_io_start(s->pager->loop, &s->reading);
+}
+
+void
+session_vmm_begin(struct session *s, int fd)
 {
 	s->connection = fd;
 	s->handshake = xcalloc(1, sizeof(*s->handshake));
 	handshake_init(s->handshake, s->image_bytes, (s->flags & IPC_SESSION_MEMFD) != 0);
 	session_step(s, SESSION_EV_CONNECT);
-	ev_io_init(&s->reading, on_readable, fd, EV_READ);
-	s->reading.data = s;
-	ev_io_start(s->pager->loop, &s->reading);
+	watch_connection(s);
+}
+
+static int
+recover_regions(struct session *s)
+{
+	struct region regions[PAGEMAP_MAX_REGIONS];
+	char reason[HANDSHAKE_REASON_BYTES];
+	uint32_t n = pagemap_regions(&s->map, regions);
+
+	if (n == 0 || n != atomic_load(&s->map.header->nr_regions))
+		return -EPROTO;
+	if (handshake_validate(regions, n, s->image_bytes, reason) < 0)
+		return -EPROTO;
+	region_table_init(&s->regions, regions, n);
+	return 0;
+}
+
+int
+session_vmm_resume(struct session *s, int *uffd, int *connection)
+{
+	char reason[HANDSHAKE_REASON_BYTES];
+	int r = recover_regions(s);
+
+	if (r < 0)
+		return r;
+	if (uffd_probe(*uffd, reason, sizeof(reason)) < 0)
+		return -EBADF;
+	s->uffd = *uffd;
+	r = session_thread_start(s, fault_main);
+	if (r < 0) {
+		s->uffd = -1; /* still the caller's */
+		return r;
+	}
+	*uffd = -1;
+	s->connection = fd_take(connection);
+	watch_connection(s);
+	fault_wake_all(s);
+	return 0;
+}
+
+static void
+tell_connected(struct session *s)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_CONNECTED};
+
+	msg.session_connected.session = s->number;
+	pager_send(s->pager, &msg, &s->connection, 1);
 }
 
 static void
@@ -151,7 +220,8 @@ on_connection(struct ev_loop *loop, ev_io *w, int revents)
 		close(fd);
 		return;
 	}
-	begin_handshake(s, fd);
+	session_vmm_begin(s, fd);
+	tell_connected(s);
 }
 
 void

@@ -8,6 +8,15 @@ struct session;
 /* Starts to wait for the VMM on session.listener. */
 void session_vmm_listen(struct session *s);
 
+/* Starts a handshake on fd, which it takes over. */
+void session_vmm_begin(struct session *s, int fd);
+
+/* Goes on with a session whose handshake is long over: takes its regions from the page map,
+ * starts its fault thread and wakes every thread of the VMM that waits, because a fault that
+ * a dead reader had read is never delivered again.  Takes uffd and connection over when it
+ * succeeds; otherwise a negative errno. */
+int session_vmm_resume(struct session *s, int *uffd, int *connection);
+
 /* Stops every watcher and forgets a handshake under way.  Safe to repeat. */
 void session_vmm_stop(struct session *s);
 

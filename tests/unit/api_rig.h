@@ -4,6 +4,7 @@
 #ifndef TESTS_UNIT_API_RIG_H
 #define TESTS_UNIT_API_RIG_H
 
+#define FAKE_FLEET_OWN_FIND
 #include "supervisor/api.h"
 #include "supervisor/api_route.h"
 #include "supervisor/upgrade.h"

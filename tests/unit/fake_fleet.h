@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "supervisor/child.h"
 #include "supervisor/supervisor.h"
@@ -32,6 +33,58 @@ fleet_child_for_new(
 	}
 	*ret = fleet_next_child;
 	return 0;
+}
+
+int
+fleet_child_to_adopt(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	(void)version;
+	return fleet_child_for_new(fleet, NULL, ret, why, why_bytes);
+}
+
+void
+fleet_drain_outdated(struct fleet *fleet, struct child *child)
+{
+	(void)fleet;
+	(void)child;
+}
+
+#ifndef FAKE_FLEET_OWN_FIND
+struct child *
+fleet_find(struct fleet *fleet, const char *version)
+{
+	(void)fleet;
+	return fleet_next_child && strcmp(fleet_next_child->version, version) == 0
+	    ? fleet_next_child
+	    : NULL;
+}
+#endif
+
+bool
+child_listens(const struct child *child)
+{
+	(void)child;
+	return fleet_child_ready;
+}
+
+/* Steps of a child that a session asked for. */
+static unsigned int child_steps;
+
+bool
+child_fsm_has(enum child_state state, enum child_event event)
+{
+	(void)state;
+	return event == CHILD_EV_HUNG;
+}
+
+void
+child_step(struct child *child, enum child_event event, const char *why)
+{
+	(void)child;
+	(void)event;
+	(void)why;
+	child_steps++;
 }
 
 bool

@@ -85,6 +85,12 @@ rig_on_near(struct endpoint *ep, const struct ipc_msg *msg, int *fds)
 	case IPC_SESSION_SERVING:
 		worker->verdict = session_on_serving(child, &msg->session_serving, fds);
 		break;
+	case IPC_SESSION_CONNECTED:
+		worker->verdict = session_on_connected(child, &msg->session_connected, fds);
+		break;
+	case IPC_SESSION_ADOPTED:
+		worker->verdict = session_on_adopted(child, &msg->session_adopted);
+		break;
 	case IPC_SESSION_REFUSED:
 		worker->verdict = session_on_refused(child, &msg->session_refused);
 		break;

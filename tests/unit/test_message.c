@@ -84,6 +84,11 @@ static const struct ipc_msg samples[] = {
     {.type = IPC_DRAIN, .drain = {256}},
     {.type = IPC_PING, .ping = {65536}},
     {.type = IPC_PONG, .pong = {65536, 127}},
+    {.type = IPC_SESSION_CONNECTED, .session_connected = {0, 5}},
+    {.type = IPC_SESSION_CONNECT, .session_connect = {9, 5}},
+    {.type = IPC_SESSION_ADOPT,
+	.session_adopt = {10, 5, "vm", UINT64_C(4) << 30, 0, 4096, 65536, 20}},
+    {.type = IPC_SESSION_ADOPTED, .session_adopted = {10, 5, EBADF}},
 };
 _Static_assert(ARRAY_SIZE(samples) == ARRAY_SIZE(types), "add a sample for the new message");
 

@@ -155,6 +155,31 @@ test_death_before_handshake(void)
 	}
 }
 
+static int
+say_adopted(struct rig_worker *worker, uint32_t seq, uint64_t session, uint32_t error)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_ADOPTED};
+
+	msg.session_adopted.seq = seq;
+	msg.session_adopted.session = session;
+	msg.session_adopted.error = error;
+	return rig_say(worker, &msg, NULL);
+}
+
+/* The next worker is asked to adopt it; returns the number of the request. */
+static uint32_t
+take_adopt(struct rig_worker *worker, const struct life *life)
+{
+	struct far_message m = rig_take(worker, IPC_SESSION_ADOPT);
+
+	is_int(m.msg.session_adopt.session, life->number, "it is to be adopted");
+	is_int(m.msg.session_adopt.image_bytes, life->session->image.bytes, "its image");
+	for (size_t i = 0; i < 4; i++)
+		ok(m.fds[i] >= 0, "descriptor %zu comes along", i);
+	fd_close_all(m.fds, IPC_MAX_FDS);
+	return m.msg.seq;
+}
+
 static void
 test_death_while_serving(void)
 {
@@ -173,19 +198,80 @@ test_death_while_serving(void)
 	ok(s->connection >= 0 && s->image.fd >= 0 && s->map_fd >= 0, "and all that is needed");
 	ok(strstr(s->reason, "killed by SIGKILL") != NULL, "why: %s", s->reason);
 	is_int(session_complete(s, rig.why, sizeof(rig.why)), -EINVAL, "it cannot be completed");
-	ok(strstr(rig.why, "held") != NULL, "says so: %s", rig.why);
+	ok(strstr(rig.why, "no worker now") != NULL, "says so: %s", rig.why);
 	is_int(busy.session->state, SESSION_ADOPTING, "completing: ADOPTING");
-	ok(busy.session->uffd >= 0, "its userfaultfd is held");
 	ok(strstr(busy.session->completion_reason, "still held") != NULL, "the completion: %s",
 	    busy.session->completion_reason);
 	is_int(ending.session->state, SESSION_CLOSED, "closing: closed");
-	is_int(next->head, next->tail, "nothing of it goes to the next worker");
-	session_close(s, SESSION_OUTCOME_CLOSED, "closed by request");
-	is_int(s->state, SESSION_CLOSED, "a close lets it go");
-	ok(holds_nothing(s), "it holds nothing");
-	close_now(&busy);
-	life_drop(&life);
+	uint32_t seq = take_adopt(next, &life);
+	is_int(say_adopted(next, seq + 1000, life.number, 0), 0, "an answer to nothing is late");
+	is_int(s->state, SESSION_ADOPTING, "and changes nothing");
+	is_int(say_adopted(next, seq, life.number, 0), 0, "adopted");
+	is_int(s->state, SESSION_SERVING, "served again");
+	is_str(s->version, next->child.version, "by the next worker");
+	is_int(s->adoptions, 1, "counted");
+	is_int(say_adopted(next, seq, life.number, 0), 0, "twice is late");
+	seq = take_adopt(next, &busy);
+	is_int(say_adopted(next, seq, busy.number, EBADF), 0, "one is not taken");
+	is_int(busy.session->state, SESSION_ADOPTING, "it is tried again");
+	ok(busy.session->uffd >= 0, "its userfaultfd is held meanwhile");
+	session_close(busy.session, SESSION_OUTCOME_CLOSED, "closed by request");
+	is_int(busy.session->state, SESSION_CLOSED, "a close lets it go");
+	ok(holds_nothing(busy.session), "it holds nothing");
+	life.worker = next;
+	close_now(&life);
+	life_drop(&busy);
 	life_drop(&ending);
+}
+
+/* A VMM that had connected goes to the next worker with its connection. */
+static void
+test_death_in_handshake(void)
+{
+	struct life life = life_open(3, "h1");
+	struct rig_worker *next;
+	struct ipc_msg msg = {.type = IPC_SESSION_CONNECTED};
+
+	life_connect(&life, false);
+	msg.session_connected.session = life.number;
+	is_int(rig_say(life.worker, &msg, &life.connection), 0, "the VMM has connected");
+	ok(life.session->connection >= 0, "its connection is held");
+	ok(life.session->vmm_pidfd >= 0, "and its process watched");
+	is_int(rig_say(life.worker, &msg, &life.connection), -EPROTO, "a VMM connects once");
+	next = rig_worker_start(2);
+	rig_worker_die(life.worker, next);
+	is_int(life.session->state, SESSION_CREATED, "still CREATED");
+	life_drop(&life);
+	life.worker = next;
+	life_take_open(&life);
+	struct far_message m = rig_take(next, IPC_SESSION_CONNECT);
+	is_int(m.msg.session_connect.session, life.number, "the next worker gets it");
+	ok(m.fds[0] >= 0, "with the connection");
+	fd_close_all(m.fds, IPC_MAX_FDS);
+	close_now(&life);
+}
+
+static void
+test_move(void)
+{
+	struct life life = life_serve(2, "m1", false);
+	struct rig_worker *old = life.worker, *next = rig_worker_start(3);
+	struct session *s = life.session;
+
+	is_int(session_move(s, "9.9.9", rig.why, sizeof(rig.why)), -EAGAIN, "no such worker");
+	is_int(session_move(s, s->version, rig.why, sizeof(rig.why)), -EALREADY, "it is there");
+	is_int(session_move(s, next->child.version, rig.why, sizeof(rig.why)), 0, "moved");
+	is_int(s->state, SESSION_MOVING, "MOVING");
+	struct far_message m = rig_take(old, IPC_SESSION_CLOSE);
+	is_int(next->head, next->tail, "the other hears nothing before it is let go of");
+	is_int(rig_say_closed(old, m.msg.seq, life.number), 0, "let go of");
+	is_int(s->state, SESSION_ADOPTING, "ADOPTING");
+	ok(s->uffd >= 0, "its userfaultfd is held");
+	is_int(say_adopted(next, take_adopt(next, &life), life.number, 0), 0, "adopted");
+	is_int(s->state, SESSION_SERVING, "SERVING");
+	is_str(s->version, next->child.version, "there");
+	life.worker = next;
+	close_now(&life);
 }
 
 static void
@@ -377,6 +463,8 @@ main(void)
 	test_handed_over();
 	test_death_before_handshake();
 	test_death_while_serving();
+	test_death_in_handshake();
+	test_move();
 	test_no_worker_left();
 	test_start_up();
 	test_lost_link();

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Another worker for a session in the middle of its life: after its worker died, and when it is
+ * moved, which is the same path with both alive.  The supervisor holds all that is needed; the
+ * adopter wakes every thread of the VMM that waits, and those fault again.
+ *
+ * A session can be what kills workers.  One that is there each time a worker dies is suspect; the
+ * suspects are adopted one at a time, and the one that a worker dies with on its trial is held:
+ * frozen, its descriptors kept, until an operator decides.  The others move on. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "supervisor/child.h"
+#include "supervisor/session_impl.h"
+#include "supervisor/supervisor.h"
+#include "supervisor/why.h"
+
+/* A death later than this after an adoption has nothing to do with it. */
+#define BLAME_WINDOW_NS (10 * NS_PER_S)
+
+/* A crash weighs more than a SIGKILL, which comes from outside unless memory is short. */
+#define BLAME_CRASH   7U
+#define BLAME_KILL    1U
+#define BLAME_SUSPECT 21U
+#define BLAME_MAX     42U
+
+/* How long a worker must survive a suspect, in seconds. */
+#define TRIAL_S 0.5
+
+static bool
+is_suspect(const struct session *session)
+{
+	return session->blame >= BLAME_SUSPECT;
+}
+
+static void
+end_trial(struct session *session)
+{
+	struct sessions *sessions = &session->sup->sessions;
+
+	session->is_on_trial = false;
+	if (sessions->trial == session) {
+		sessions->trial = NULL;
+		ev_timer_stop(session->sup->loop, &sessions->trial_timer);
+	}
+}
+
+static void
+on_survived(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct sessions *sessions = timer->data;
+	struct session *session = sessions->trial;
+
+	(void)loop;
+	(void)revents;
+	if (session == NULL)
+		return;
+	session_log(session, LOG_LEVEL_NOTICE, "its worker survived it: not suspect any more");
+	session->blame = 0;
+	end_trial(session);
+	sessions_place_homeless(sessions);
+}
+
+void
+sessions_init_trials(struct sessions *sessions)
+{
+	ev_timer_init(&sessions->trial_timer, on_survived, 0.0, TRIAL_S);
+	sessions->trial_timer.data = sessions;
+}
+
+void
+session_adopt_forget(struct session *session)
+{
+	if (session->is_on_trial)
+		end_trial(session);
+}
+
+void
+session_adopt_blame(struct session *session, bool crashed)
+{
+	uint64_t now = clock_now_ns();
+
+	if (session->state == SESSION_CREATED || session_is_over(session) || !session->sent)
+		return;
+	if (session->adopted_ns == 0 || now - session->adopted_ns > BLAME_WINDOW_NS)
+		session->blame = 0;
+	session->blame += crashed ? BLAME_CRASH : BLAME_KILL;
+	if (session->is_on_trial && crashed)
+		session->blame = BLAME_MAX;
+}
+
+static bool
+begin_trial(struct session *session)
+{
+	struct sessions *sessions = &session->sup->sessions;
+
+	if (sessions->trial != NULL && sessions->trial != session)
+		return false;
+	sessions->trial = session;
+	session->is_on_trial = true;
+	return true;
+}
+
+void
+session_adopt(struct session *session)
+{
+	char why[256];
+
+	session_unplace(session);
+	session->opened = false;
+	if (session->blame >= BLAME_MAX) {
+		end_trial(session);
+		snprintf(session->reason, sizeof(session->reason),
+		    "worker after worker died with it, the last one while it was alone on trial");
+		session_step(session, SESSION_EV_POISONED);
+		return;
+	}
+	if ((is_suspect(session) && !begin_trial(session)) ||
+	    session_place(session, why, sizeof(why)) < 0)
+		session_wait_for_place(session);
+}
+
+void
+session_adopt_later(struct session *session)
+{
+	session_unplace(session);
+	session_wait_for_place(session);
+}
+
+void
+session_adopt_done(struct session *session)
+{
+	uint64_t now = clock_now_ns();
+
+	session->opened = true;
+	session->adopted_ns = now;
+	session->adoptions++;
+	session->reason[0] = '\0';
+	session_log(session, LOG_LEVEL_NOTICE, "adopted by worker v%s, unserved_ms=%.1f",
+	    session->version, (double)(now - session->unserved_ns) / (double)NS_PER_MS);
+	session->unserved_ns = 0;
+	if (session->is_on_trial)
+		ev_timer_again(session->sup->loop, &session->sup->sessions.trial_timer);
+}
+
+void
+session_adopt_insist(struct session *session)
+{
+	if (session->child != NULL && child_fsm_has(session->child->state, CHILD_EV_HUNG))
+		child_step(session->child, CHILD_EV_HUNG, "it does not let go of a session");
+}
+
+int
+session_move(struct session *session, const char *version, char *why, size_t why_bytes)
+{
+	const struct child *child = fleet_find(&session->sup->fleet, version);
+
+	if (session->state != SESSION_SERVING)
+		return why_set(why, why_bytes, -EINVAL,
+		    "session %s is %s; only one that is serving "
+		    "can be moved",
+		    session->id, session_state_word(session->state));
+	if (strcmp(session->version, version) == 0)
+		return why_set(why, why_bytes, -EALREADY, "session %s is on version %s already",
+		    session->id, version);
+	if (child == NULL || !(child_is_ready(child) || child->state == CHILD_DRAINING))
+		return why_set(why, why_bytes, -EAGAIN,
+		    "no worker of version %s is ready; make it current with an upgrade first",
+		    version);
+	snprintf(session->version, sizeof(session->version), "%s", version);
+	session->unserved_ns = clock_now_ns();
+	return session_step(session, SESSION_EV_MOVE);
+}
+
+int
+session_retry(struct session *session, char *why, size_t why_bytes)
+{
+	if (session->state != SESSION_HELD)
+		return why_set(why, why_bytes, -EINVAL, "session %s is %s, not held", session->id,
+		    session_state_word(session->state));
+	session->blame = 0;
+	return session_step(session, SESSION_EV_RETRY);
+}
