@@ -66,6 +66,8 @@ def work(pager, guest):
     tap.ok(pages["removed"] > 0, "which the page map shows", pages)
     answer = guest.cmd("verify")
     tap.is_((answer["wrong"], answer["pages"]), (0, 16384), "every word of every page is right")
+    # The guest goes on before the worker has marked the page that it waited for.
+    pager.until(lambda: pager.show("a")["pages"]["present"] == 16384, "a page is not present")
     tap.is_(pager.show("a")["pages"],
             {"absent": 0, "filling": 0, "present": 16384, "removed": 0, "total": 16384},
             "then every page is present")

@@ -27,6 +27,7 @@ struct row {
 	bool is_off, is_paused;
 };
 
+/* clang-format off */
 static const struct row rows[] = {
     {.name = "nothing at all", .want = ""},
     {.name = "one session", .facts = {{"s", 10, 0, 0}}, .want = "s", .abort = NOW + 60},
@@ -121,6 +122,7 @@ static const struct row rows[] = {
 	    {"s", 5, 0, 0}},
 	.want = "wybarss-w", .max = 4, .age = 100, .abort = NOW + 59},
 };
+/* clang-format on */
 
 static const char letters[] = {
     [CONTROLLER_LEAVE] = '-',
@@ -272,9 +274,8 @@ int
 main(void)
 {
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		for (size_t rotate = 0; rotate == 0 || rows[i].want[rotate]; rotate++)
-			if (rotate == 0 || rotate < strlen(rows[i].want))
-				check(&rows[i], rotate);
+		for (size_t rotate = 0; rotate == 0 || rotate < strlen(rows[i].want); rotate++)
+			check(&rows[i], rotate);
 	test_turns();
 	test_passing_time();
 	return done();
