@@ -37,6 +37,18 @@ api_health(struct api_call *call)
 	api_reply(call->req, 200, json);
 }
 
+static json_t *
+controller_json(const struct controller *controller)
+{
+	uint64_t counts[CONTROLLER_COUNTS];
+	json_t *json = json_object();
+
+	controller_counts(controller, counts);
+	for (unsigned int i = 0; i < CONTROLLER_COUNTS; i++)
+		json_put_u64(json, controller_count_name((enum controller_count)i), counts[i]);
+	return json;
+}
+
 void
 api_stats(struct api_call *call)
 {
@@ -54,6 +66,7 @@ api_stats(struct api_call *call)
 	}
 	json_put(json, "versions", versions);
 	json_put_u64(json, "sessions", sessions->live);
+	json_put(json, "controller", controller_json(&call->sup->controller));
 	api_reply(call->req, 200, json);
 }
 

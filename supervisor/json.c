@@ -177,8 +177,8 @@ utf8_length(const unsigned char *s)
 	return 0;
 }
 
-void
-json_put_text(json_t *object, const char *name, const char *value)
+json_t *
+json_clean_text(const char *value)
 {
 	scoped_free char *copy = strdup(value);
 
@@ -191,8 +191,13 @@ json_put_text(json_t *object, const char *name, const char *value)
 		}
 		p += n;
 	}
-	if (copy)
-		json_put(object, name, json_string(copy));
+	return copy ? json_string(copy) : NULL;
+}
+
+void
+json_put_text(json_t *object, const char *name, const char *value)
+{
+	json_put(object, name, json_clean_text(value));
 }
 
 void

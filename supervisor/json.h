@@ -38,6 +38,9 @@ int json_read_members(const json_t *object, const struct json_member *members, s
 /* No byte of it is a control character (C0, DEL, or C1 in UTF-8). */
 bool json_text_is_printable(const char *s);
 
+/* A string in which what is not UTF-8 became '?'; NULL without memory. */
+json_t *json_clean_text(const char *value);
+
 /* Each sets one member.  What is not UTF-8 becomes '?'.  Without memory the member is
  * left out. */
 void json_put_text(json_t *object, const char *name, const char *value);

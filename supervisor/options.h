@@ -76,15 +76,14 @@ int options_parse(struct options *ret, enum options_action *ret_action, int argc
 int options_reload(
     struct options *options, int argc, char *const argv[], char *why, size_t why_bytes);
 
-/* A value as in the configuration file.  Several for one list become its items; "" adds
- * none. */
+/* A value as in the configuration file. */
 struct options_change {
 	const char *name;
 	const char *value;
 };
 
 /* All of the changes, until the next reload, or none.  0, each change logged; -ENOENT no
- * such option, -EPERM it may not change while pagerd runs, -EINVAL or -ERANGE a wrong
+ * such option, -EPERM it may not change like this, -EINVAL or -ERANGE a wrong
  * value, with a sentence that names it. */
 int options_change(struct options *options, const struct options_change *changes, size_t n,
     char *why, size_t why_bytes);
@@ -92,7 +91,8 @@ int options_change(struct options *options, const struct options_change *changes
 struct options_row {
 	const char *name;
 	const char *doc;
-	bool is_reloadable;
+	bool is_reloadable; /* by options_reload() */
+	bool is_settable;   /* by options_change(), too */
 };
 
 /* index is below OPTIONS_COUNT, here and below. */

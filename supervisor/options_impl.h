@@ -14,7 +14,7 @@ enum option_type {
 	TYPE_LEVEL,
 	TYPE_SWITCH,
 };
-enum option_when { WHEN_START, WHEN_RELOAD, WHEN_FLAG };
+enum option_when { WHEN_START, WHEN_FILE, WHEN_RELOAD, WHEN_FLAG };
 
 struct option_desc {
 	const char *name;

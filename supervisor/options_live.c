@@ -26,7 +26,8 @@ options_row(size_t index, struct options_row *ret)
 {
 	const struct option_desc *desc = &option_descs[index];
 
-	*ret = (struct options_row){desc->name, desc->doc, desc->when == WHEN_RELOAD};
+	*ret = (struct options_row){desc->name, desc->doc,
+	    desc->when == WHEN_RELOAD || desc->when == WHEN_FILE, desc->when == WHEN_RELOAD};
 }
 
 /* The values of fresh that may change now; fresh gets the old ones. */
@@ -45,7 +46,7 @@ take_over(struct options *options, struct options *fresh)
 		}
 		was = options_text(options, i);
 		is = options_text(fresh, i);
-		if (desc->when == WHEN_RELOAD) {
+		if (desc->when != WHEN_START) {
 			log_notice("option %s: %s -> %s, source=%s; in force now", desc->name, was,
 			    is, options_source_word(fresh->sources[i]));
 			option_swap(options, fresh, desc);
@@ -72,6 +73,16 @@ options_reload(struct options *options, int argc, char *const argv[], char *why,
 	return 0;
 }
 
+/* For an option that is not WHEN_RELOAD. */
+static const char *
+remedy(const struct option_desc *desc)
+{
+	if (desc->when == WHEN_FLAG)
+		return "it is a flag of the command line only";
+	return desc->when == WHEN_FILE ? "set it in the configuration file and reload"
+				       : "set it in the configuration file and restart";
+}
+
 static int
 change(struct options *fresh, const struct options_change *changes, size_t n, char *why,
     size_t why_bytes)
@@ -88,10 +99,7 @@ change(struct options *fresh, const struct options_change *changes, size_t n, ch
 			    why, why_bytes, -ENOENT, "there is no option \"%.64s\"", name);
 		if (desc->when != WHEN_RELOAD)
 			return why_set(why, why_bytes, -EPERM,
-			    "option \"%s\" cannot change while pagerd runs: %s", name,
-			    desc->when == WHEN_START
-				? "set it in the configuration file and restart"
-				: "it is a flag of the command line only");
+			    "option \"%s\" cannot be changed like this: %s", name, remedy(desc));
 		r = option_apply(fresh, desc, changes[i].value, &reader, why, why_bytes);
 	}
 	return r == 0 ? options_check(fresh, why, why_bytes) : r;

@@ -125,8 +125,8 @@ options_print_mdoc(FILE *out)
 			continue;
 		if (rows[i].def[0] != '\0')
 			fprintf(out, "Default:\n.Ql %s .\n", rows[i].def);
-		fputs(rows[i].when == WHEN_RELOAD ? "Read again on\n.Dv SIGHUP .\n"
-						  : "Takes effect at start only.\n",
+		fputs(rows[i].when != WHEN_START ? "Read again on\n.Dv SIGHUP .\n"
+						 : "Takes effect at start only.\n",
 		    out);
 	}
 	fputs(".El\n", out);

@@ -216,13 +216,6 @@ on_term(struct ev_loop *loop, ev_signal *w, int events)
 	stop(w->data, w->signum == SIGINT ? "SIGINT" : "SIGTERM");
 }
 
-void
-supervisor_options_changed(struct supervisor *sup)
-{
-	log_set_level(sup->options.log_level);
-	controller_kick(&sup->controller);
-}
-
 static void
 on_hup(struct ev_loop *loop, ev_signal *w, int events)
 {

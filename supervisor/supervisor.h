@@ -45,8 +45,14 @@ struct supervisor {
 int supervisor_init(struct supervisor *sup, struct options *options, int argc, char *const argv[]);
 /* Says that we are ready, and serves until a signal says stop. */
 void supervisor_run(struct supervisor *sup);
-/* Puts options that were changed in force. */
-void supervisor_options_changed(struct supervisor *sup);
 void supervisor_fini(struct supervisor *sup);
+
+/* Puts options that were changed in force; most are read where they are used. */
+static inline void
+supervisor_options_changed(struct supervisor *sup)
+{
+	log_set_level(sup->options.log_level);
+	controller_kick(&sup->controller);
+}
 
 #endif

@@ -105,39 +105,66 @@ ctl_versions(const struct ctl *ctl)
 	return EXITCODE_OK;
 }
 
+static void
+print_controller(const json_t *controller)
+{
+	char running[TEXT_BYTES], waiting[TEXT_BYTES], done[TEXT_BYTES], failed[TEXT_BYTES];
+
+	if (!ctl_u64(controller, "enabled")) {
+		puts("  controller  off");
+		return;
+	}
+	printf("  controller  on%s: %s under way, %s waiting; %s graduated, %s failed\n",
+	    ctl_u64(controller, "paused") ? ", paused by memory pressure" : "",
+	    text_count(running, ctl_u64(controller, "in_flight")),
+	    text_count(waiting, ctl_u64(controller, "waiting")),
+	    text_count(done, ctl_u64(controller, "graduated")),
+	    text_count(failed, ctl_u64(controller, "failed")));
+}
+
+static void
+print_status(const struct ctl *ctl, const json_t *all)
+{
+	const json_t *health = json_object_get(all, "health");
+	const json_t *versions = json_object_get(all, "versions");
+	const char *current = ctl_text(versions, "current");
+	char up[TEXT_BYTES], sessions[TEXT_BYTES], workers[TEXT_BYTES];
+
+	printf("pagerd %s is %s on %s\n", ctl_text(health, "version"), ctl_text(health, "status"),
+	    ctl->socket_path);
+	printf("  up          %s\n", text_nanos(up, ctl_u64(health, "uptime_ms") * NS_PER_MS));
+	printf("  current     %s\n", *current ? current : "none: no version is installed");
+	printf("  workers     %s\n", text_count(workers, ctl_u64(health, "workers")));
+	printf("  sessions    %s\n", text_count(sessions, ctl_u64(health, "sessions")));
+	print_controller(json_object_get(all, "controller"));
+	putchar('\n');
+	print_versions(ctl, versions);
+}
+
 enum exitcode
 ctl_status(const struct ctl *ctl)
 {
-	json_t *health, *versions, *both;
-	enum exitcode code = ctl_get(ctl, "/health", &health);
-	char up[TEXT_BYTES], sessions[TEXT_BYTES], workers[TEXT_BYTES];
+	json_t *all = json_object(), *json;
+	enum exitcode code = ctl_get(ctl, "/health", &json);
 
-	if (code != EXITCODE_OK)
-		return code;
-	code = ctl_get(ctl, "/versions", &versions);
-	if (code != EXITCODE_OK) {
-		json_decref(health);
-		return code;
+	if (code == EXITCODE_OK) {
+		json_object_set_new(all, "health", json);
+		code = ctl_get(ctl, "/versions", &json);
 	}
-	if (ctl->json) {
-		both = json_pack("{sOsO}", "health", health, "versions", versions);
-		ctl_print_json(both);
-		json_decref(both);
-	} else {
-		const char *current = ctl_text(versions, "current");
-
-		printf("pagerd %s is %s on %s\n", ctl_text(health, "version"),
-		    ctl_text(health, "status"), ctl->socket_path);
-		printf(
-		    "  up        %s\n", text_nanos(up, ctl_u64(health, "uptime_ms") * NS_PER_MS));
-		printf("  current   %s\n", *current ? current : "none: no version is installed");
-		printf("  workers   %s\n", text_count(workers, ctl_u64(health, "workers")));
-		printf("  sessions  %s\n\n", text_count(sessions, ctl_u64(health, "sessions")));
-		print_versions(ctl, versions);
+	if (code == EXITCODE_OK) {
+		json_object_set_new(all, "versions", json);
+		code = ctl_get(ctl, "/stats", &json);
 	}
-	json_decref(health);
-	json_decref(versions);
-	return EXITCODE_OK;
+	if (code == EXITCODE_OK) {
+		json_object_set(all, "controller", json_object_get(json, "controller"));
+		json_decref(json);
+		if (ctl->json)
+			ctl_print_json(all);
+		else
+			print_status(ctl, all);
+	}
+	json_decref(all);
+	return code;
 }
 
 /* A POST of {"version": …}. */
@@ -292,6 +319,27 @@ counter_text(char *buf, const char *name, uint64_t value)
 }
 
 static void
+print_controller_counts(const struct ctl *ctl, json_t *controller)
+{
+	static const char *const headers[] = {"CONTROLLER", ">COUNT", NULL};
+	char buf[TEXT_BYTES];
+	struct table table;
+	const char *name;
+	json_t *value;
+
+	table_init(&table, headers);
+	json_object_foreach(controller, name, value)
+	{
+		table_add(&table, TABLE_PLAIN, "%s", name);
+		table_add(&table, TABLE_PLAIN, "%s",
+		    text_count(buf, (uint64_t)json_integer_value(value)));
+	}
+	putchar('\n');
+	table_print(&table, stdout, ctl->colour);
+	table_fini(&table);
+}
+
+static void
 print_stats(const struct ctl *ctl, json_t *json)
 {
 	const char *headers[TABLE_MAX_COLUMNS + 1] = {"COUNTER", ">TOTAL"};
@@ -320,6 +368,7 @@ print_stats(const struct ctl *ctl, json_t *json)
 	}
 	table_print(&table, stdout, ctl->colour);
 	table_fini(&table);
+	print_controller_counts(ctl, json_object_get(json, "controller"));
 	printf("\n%s live sessions\n", text_count(buf, ctl_u64(json, "sessions")));
 }
 

@@ -12,7 +12,7 @@
 #include "supervisor/ctl/client.h"
 
 #define CTL_DEFAULT_SOCKET "/run/pagerd/admin.sock"
-#define CTL_MAX_ARGS	   2
+#define CTL_MAX_ARGS	   32
 
 /* The command line after parsing.  A flag without a value is "" when given. */
 struct ctl_flags {

@@ -162,6 +162,7 @@ start(void)
 	struct options *options = &rig.sup.options;
 
 	rig_start();
+	controller_init(&rig.sup.controller, &rig.sup);
 	list_init(&rig.sup.fleet.children);
 	options->admin_group = (char[]){""};
 	options->http_timeout_ms = 60000;
@@ -174,6 +175,7 @@ static inline void
 stop(void)
 {
 	api_free(&rig.sup);
+	controller_fini(&rig.sup.controller);
 	rig_stop();
 }
 
