@@ -133,8 +133,12 @@ child_check_empty(struct child *child)
 	bool empty = child->state == CHILD_UNLINKED ? child_nr_serving(child) == 0
 						    : list_is_empty(&child->sessions);
 
-	if (empty && child_fsm_has(child->state, CHILD_EV_EMPTY))
-		child_step(child, CHILD_EV_EMPTY, NULL);
+	if (!empty || !child_fsm_has(child->state, CHILD_EV_EMPTY))
+		return;
+	/* It is killed next, and somebody may be told why. */
+	if (child->state == CHILD_UNWANTED && child->cause[0] == '\0')
+		snprintf(child->cause, sizeof(child->cause), "told to drain before it was ready");
+	child_step(child, CHILD_EV_EMPTY, NULL);
 }
 
 void

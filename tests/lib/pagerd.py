@@ -124,7 +124,7 @@ class Log:
         with self.changed:
             return next((line for line in self.lines[since:] if re.search(pattern, line)), None)
 
-    def wait(self, pattern, since=0, timeout=DEADLINE_S):
+    def wait(self, pattern, since=0, timeout=30):
         end = time.monotonic() + timeout
         seen = since
         with self.changed:
@@ -135,8 +135,8 @@ class Log:
                 seen = len(self.lines)
                 left = end - time.monotonic()
                 if self.ended or left <= 0:
-                    raise TimeoutError("no line %r in the log:\n%s"
-                                       % (pattern, "\n".join(self.lines[-60:])))
+                    raise TimeoutError("no line %r in the log, which ends in:\n%s"
+                                       % (pattern, "\n".join(self.lines[-5:])))
                 self.changed.wait(left)
 
     def text(self):
