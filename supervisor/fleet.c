@@ -318,12 +318,16 @@ fleet_child_for_new(
 		return -ENOENT;
 	}
 	child = fleet_find(fleet, wanted);
-	if (child != NULL && child_is_draining(child)) {
+	/* What drains of the current version may be left from when it was outdated. */
+	if (child != NULL && child_is_draining(child) &&
+	    (fleet->current_drains || strcmp(wanted, fleet->current) != 0)) {
 		snprintf(why, why_bytes,
 		    "version %s is draining; upgrade to another version or wait until it has exited",
 		    wanted);
 		return version != NULL ? -ESHUTDOWN : -EAGAIN;
 	}
+	if (child == NULL && strcmp(wanted, fleet->current) == 0)
+		fleet->current_drains = false; /* and has exited */
 	ms = backoff_left_ms(fleet, wanted);
 	if (ms > 0 && (child == NULL || !child_takes_sessions(child))) {
 		snprintf(why, why_bytes,
@@ -372,6 +376,8 @@ fleet_drain_outdated(struct fleet *fleet, struct child *child)
 {
 	if (strcmp(child->version, fleet->current) != 0)
 		drain_child(child, "outdated");
+	else if (fleet->current_drains)
+		drain_child(child, "by request");
 }
 
 void
@@ -381,6 +387,7 @@ fleet_set_current(struct fleet *fleet, const char *version)
 
 	memcpy(previous, fleet->current, sizeof(previous));
 	snprintf(fleet->current, sizeof(fleet->current), "%s", version);
+	fleet->current_drains = false;
 	if (strcmp(previous, version) != 0)
 		log_notice("fleet: current version is %s, was %s; workers of other versions drain",
 		    fleet->current, previous[0] != '\0' ? previous : "none");
@@ -401,6 +408,8 @@ fleet_drain(struct fleet *fleet, const char *version)
 		drain_child(child, "by request");
 		r = 0;
 	}
+	if (r == 0 && strcmp(version, fleet->current) == 0)
+		fleet->current_drains = true;
 	return r;
 }
 

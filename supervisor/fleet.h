@@ -17,6 +17,7 @@ struct fleet {
 	struct supervisor *sup;
 	struct list children;	     /* of struct child.link */
 	char current[VERSION_BYTES]; /* new sessions go to it; empty: none is installed */
+	bool current_drains;	     /* by request, since it is current */
 	uint32_t next_number;
 	int worker_dir;	      /* owned; O_PATH */
 	struct list backoffs; /* of struct fleet_backoff.link */
@@ -55,7 +56,7 @@ int fleet_child_for_new(
  * need not be ready yet.  Errors as above. */
 int fleet_child_to_adopt(
     struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
-/* Drains the child when its version is not the current one.  It keeps the sessions it has. */
+/* Drains the child when its version is to get no new sessions.  It keeps those it has. */
 void fleet_drain_outdated(struct fleet *fleet, struct child *child);
 
 /* Fills infos with at most max rows, newest version first.  Returns how many. */

@@ -28,17 +28,14 @@ ping(struct child *child)
 static void
 miss(struct child *child)
 {
-	uint64_t n = child_nr_serving(child);
-
-	if (++child->missed < child->sup->options.heartbeat_misses)
+	if (++child->missed < child->sup->options.heartbeat_misses ||
+	    !child_fsm_has(child->state, CHILD_EV_HUNG))
 		return;
-	if (n == 0 && child_fsm_has(child->state, CHILD_EV_HUNG))
-		child_step(child, CHILD_EV_HUNG, "it does not answer heartbeats");
-	else if (n > 0 && child->missed == child->sup->options.heartbeat_misses)
-		child_log(child, LOG_LEVEL_ERR,
-		    "hung: heartbeats_missed=%" PRIu32 ", serving=%" PRIu64
-		    "; left alone, its fault threads may still serve",
-		    child->missed, n);
+	child_log(child, LOG_LEVEL_ERR,
+	    "hung: heartbeats_missed=%" PRIu32 ", serving=%" PRIu64
+	    "; killed, another worker takes over",
+	    child->missed, child_nr_serving(child));
+	child_step(child, CHILD_EV_HUNG, "it does not answer heartbeats");
 }
 
 static void
