@@ -410,10 +410,10 @@ def is_stopped(pid):
     return status_of(pid)["State"].startswith("T")
 
 
-def other_version():
-    """The worker built as the next version: its number and where it is."""
+def other_version(steps=1):
+    """The worker built as the next version (or a later one): its number and where it is."""
     major, minor, patch = VERSION.split(".")
-    version = "%s.%s.%d" % (major, minor, int(patch) + 1)
+    version = "%s.%s.%d" % (major, minor, int(patch) + steps)
     directory = os.path.join(vmm.BUILD, "v" + version)
     target = os.path.join(directory, "pager-worker")
     os.makedirs(directory, exist_ok=True)
