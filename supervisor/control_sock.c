@@ -133,12 +133,12 @@ destroy(struct control *control)
 static void
 retire(struct controls *controls, struct control *control)
 {
-	log_info("control v%s: removed", control->version);
 	remove_socket(controls->sup, control->version);
 	list_remove(&control->link);
 	list_add(&controls->retired, &control->link);
 	if (control->server != NULL)
 		http_server_retire(control->server);
+	log_info("control v%s: removed", control->version);
 }
 
 static bool
@@ -175,6 +175,14 @@ review_all(struct controls *controls)
 		review(controls, list_entry(pos, struct control, link));
 }
 
+/* On its way out because it was told to go: it may be past DRAINING already. */
+static bool
+is_unwanted(const struct child *child)
+{
+	return child_is_draining(child) || child->drain_sent ||
+	    (child->state == CHILD_KILLING && !child->failed);
+}
+
 /* What its workers say.  Returns whether it has lost the last of them. */
 static bool
 look_at_child(struct controls *controls, struct control *control)
@@ -185,7 +193,7 @@ look_at_child(struct controls *controls, struct control *control)
 	control->had_child = child != NULL;
 	if (child != NULL)
 		control->draining =
-		    !child_takes_sessions(child) && (control->draining || child_is_draining(child));
+		    !child_takes_sessions(child) && (control->draining || is_unwanted(child));
 	else if (is_current(controls, control))
 		control->draining = false; /* its next session starts a worker */
 	return had_child && child == NULL;
@@ -300,9 +308,7 @@ control_drain(struct control *control)
 	struct supervisor *sup = control->api->sup;
 
 	log_notice("control v%s: drained by request", control->version);
-	if (fleet_drain(&sup->fleet, control->version) == 0)
-		return; /* the rest follows from what its workers do */
 	control->draining = true;
-	if (sup->controls != NULL)
+	if (fleet_drain(&sup->fleet, control->version) < 0 && sup->controls != NULL)
 		review(sup->controls, control);
 }
