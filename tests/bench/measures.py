@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `make bench` measures.  A measure is a function of the number of rounds that
 returns rows; wrong words that a guest sees anywhere are added up."""
+import concurrent.futures
 import os
 import select
 import statistics
@@ -111,19 +112,16 @@ def demand_one(rounds):
     return rows
 
 
+def at_once(function, arguments):
+    """The results of one call for each argument, all at the same time."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=len(arguments)) as pool:
+        return list(pool.map(function, arguments))
+
+
 def all_at_once(guests, command):
     """Faults a second, all guests together."""
-    results = [None] * len(guests)
-
-    def run(i):
-        results[i] = seen(guests[i].cmd(command))
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(guests))]
     begin = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = at_once(lambda guest: seen(guest.cmd(command)), guests)
     return sum(r["touched"] for r in results) / (time.monotonic() - begin)
 
 
@@ -236,6 +234,49 @@ def completing(rounds):
             row("stall_while_completing_over_5ms", statistics.median(over), "stalls")]
 
 
+def four_completions(rounds):
+    """Four sessions completed at once, against four bare loops at once."""
+    size, ours, bare = 256, [], []
+    with Bench("%dM" % size) as bench:
+        for _ in range(rounds):
+            served = [bench.served() for _ in range(4)]
+            begin = time.monotonic()
+            at_once(bench.pager.complete, [name for _, name in served])
+            ours.append(4 * size / (time.monotonic() - begin))
+            for guest, _ in served:
+                guest.quit()
+            guests = at_once(lambda _: vmm.Vmm(bench.image, private_pager=True,
+                                               bare_populate=256 * 1024), range(4))
+            # The slowest of the four is done when all are.
+            bare.append(4 * min(guest.ready["populate_mib_s"] for guest in guests))
+            for guest in guests:
+                guest.quit()
+    return [row("complete_4", statistics.median(ours), "MiB/s", statistics.median(bare))]
+
+
+def during_sweep(rounds):
+    """Demand faults of a session while it is swept, beside the same faults without a sweep."""
+    rows, idle, swept = [], [], []
+    command = "touch rand count=4000 seed=3 noverify"
+    with Bench("512M") as bench:
+        for _ in range(rounds):
+            answer = one_guest(bench, command, False, "threads", ONE_PAGE)
+            idle.append((answer["p50_us"], answer["p99_us"], answer["max_us"]))
+            guest, name = bench.served(ONE_PAGE, engine="threads")
+            sweep = threading.Thread(target=bench.pager.complete, args=(name,))
+            sweep.start()
+            answer = seen(guest.cmd(command))
+            sweep.join()
+            faulted = bench.pager.show(name)["counters"]["pages_demand"]
+            swept.append((answer["p50_us"], answer["p99_us"], answer["max_us"], faulted))
+            guest.quit()
+    idle, swept = medians(idle), medians(swept)
+    for i, what in enumerate(("p50", "p99", "max")):
+        rows.append(row("demand_%s_during_sweep" % what, swept[i], "us", idle[i]))
+    rows.append(row("demand_faults_during_sweep", swept[3], "faults"))
+    return rows
+
+
 def create_to_serving(rounds):
     """From the request to a served guest, as its orchestrator sees it."""
     took = []
@@ -291,4 +332,5 @@ def idle(_rounds):
     return rows
 
 
-ALL = [demand_one, demand_four, touch_all, sparse, populate, completing, create_to_serving, idle]
+ALL = [demand_one, demand_four, touch_all, sparse, populate, completing, four_completions,
+       during_sweep, create_to_serving, idle]
