@@ -25,6 +25,8 @@ CALLS = [
      "only supervisor/child_reap.c reads exit statuses"),
     (r"\bcap_[a-z_]+\s*\(", ["supervisor/privs.c", "tests/"],
      "only supervisor/privs.c changes capabilities"),
+    (r"\bqsort(_r)?\s*\(", ["supervisor/", "tests/"],
+     "glibc's allocates and asks sysinfo(), which kills a confined worker"),
     (r"\bioctl\s*\(.*\bUFFDIO_[A-Z]+\b",
      ["worker/uffd.c", "worker/uffd_probe.c", "worker/selftest.c", "tests/"],
      "only worker/uffd.c talks to a userfaultfd; the self-test makes one of its own"),

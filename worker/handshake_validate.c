@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
 
 #include "worker/handshake.h"
 #include "worker/reason.h"
@@ -71,22 +70,26 @@ check_region(const struct region *r, size_t i, uint64_t image_bytes, char *reaso
 	return 0;
 }
 
-static int
-span_compare(const void *a, const void *b)
+/* By insertion, which keeps equals in order: qsort() allocates for many and asks sysinfo(),
+ * which the sandbox does not forgive. */
+static void
+sort_by_start(struct span *spans, size_t n)
 {
-	const struct span *l = a;
-	const struct span *r = b;
+	for (size_t i = 1; i < n; i++) {
+		struct span span = spans[i];
+		size_t at = i;
 
-	if (l->start != r->start)
-		return l->start < r->start ? -1 : 1;
-	return l->index < r->index ? -1 : 1;
+		for (; at > 0 && spans[at - 1].start > span.start; at--)
+			spans[at] = spans[at - 1];
+		spans[at] = span;
+	}
 }
 
 /* Sorted by start, two spans overlap only if two neighbours do. */
 static int
 check_overlap(struct span *spans, size_t n, const char *where, char *reason)
 {
-	qsort(spans, n, sizeof(*spans), span_compare);
+	sort_by_start(spans, n);
 	for (size_t i = 1; i < n; i++) {
 		const struct span *l = &spans[i - 1];
 		const struct span *r = &spans[i];

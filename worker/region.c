@@ -2,15 +2,21 @@
 #include "worker/region.h"
 
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 
-static int
-by_address(const void *a, const void *b)
+/* By insertion: there are few, and qsort() allocates and asks sysinfo(), which the sandbox
+ * does not forgive. */
+static void
+sort_by_address(struct region *rows, uint32_t nr)
 {
-	const struct region *x = a, *y = b;
+	for (uint32_t i = 1; i < nr; i++) {
+		struct region row = rows[i];
+		uint32_t at = i;
 
-	return (x->host_addr > y->host_addr) - (x->host_addr < y->host_addr);
+		for (; at > 0 && rows[at - 1].host_addr > row.host_addr; at--)
+			rows[at] = rows[at - 1];
+		rows[at] = row;
+	}
 }
 
 void
@@ -18,7 +24,7 @@ region_table_init(struct region_table *table, const struct region *rows, uint32_
 {
 	table->nr = nr;
 	memcpy(table->rows, rows, nr * sizeof(*rows));
-	qsort(table->rows, nr, sizeof(*rows), by_address);
+	sort_by_address(table->rows, nr);
 }
 
 const struct region *

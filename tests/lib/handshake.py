@@ -63,6 +63,10 @@ class Memory:
         send(s, json.dumps(self.regions()).encode(), [self.uffd])
         return s
 
+    def read(self):
+        """All of it.  Every page that is missing is a fault of this thread."""
+        return ctypes.string_at(self.address, self.size)
+
     def close(self):
         if self.address is not None:
             os.close(self.uffd)
@@ -77,6 +81,6 @@ class Memory:
 
 
 def send(s, body, fds):
-    """One message with descriptors."""
+    """One message with descriptors, and after it what did not fit into the socket."""
     control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    s.sendmsg([body], control)
+    s.sendall(body[s.sendmsg([body], control):])
