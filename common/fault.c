@@ -5,17 +5,21 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/num.h"
 
-enum fault_action { ACTION_NONE, ACTION_ERR, ACTION_KILL, ACTION_PAUSE };
+#define NAME_BYTES 64
+
+enum fault_action { ACTION_NONE, ACTION_ERR, ACTION_KILL, ACTION_CRASH, ACTION_PAUSE };
 
 struct fault_state {
 	enum fault_action action; /* ACTION_NONE: not armed */
 	uint64_t nth;		  /* strikes at this pass; 0: at each */
+	char name[NAME_BYTES];	  /* whose passes count; empty: all */
 	_Atomic uint64_t passes;  /* fault threads pass here too */
 };
 
@@ -36,6 +40,8 @@ parse_action(const char *word, enum fault_action *ret)
 		*ret = ACTION_ERR;
 	else if (strcmp(word, "kill") == 0)
 		*ret = ACTION_KILL;
+	else if (strcmp(word, "crash") == 0)
+		*ret = ACTION_CRASH;
 	else if (strcmp(word, "pause") == 0)
 		*ret = ACTION_PAUSE;
 	else
@@ -43,7 +49,7 @@ parse_action(const char *word, enum fault_action *ret)
 	return 0;
 }
 
-/* NAME[:N][!action]; cuts the word up in place. */
+/* NAME[=TEXT][:N][!action]; cuts the word up in place. */
 static int
 parse_one(char *word)
 {
@@ -60,11 +66,17 @@ parse_one(char *word)
 		*number++ = '\0';
 	if (number && num_parse_u64(number, 0, UINT64_MAX, &nth) < 0)
 		return -EINVAL;
+	char *name = strchr(word, '=');
+	if (name)
+		*name++ = '\0';
+	if (name && (*name == '\0' || strlen(name) >= NAME_BYTES))
+		return -EINVAL;
 	for (size_t i = 0; i < FAULT_COUNT; i++) {
 		if (strcmp(word, names[i]) != 0)
 			continue;
 		states[i].action = action;
 		states[i].nth = nth;
+		snprintf(states[i].name, NAME_BYTES, "%s", name ? name : "");
 		atomic_store(&states[i].passes, 0);
 		fault_armed = true;
 		return 0;
@@ -96,11 +108,13 @@ fault_init(void)
 }
 
 bool
-fault_strike(enum fault_point point)
+fault_strike(enum fault_point point, const char *name)
 {
 	struct fault_state *state = &states[point];
 
 	if (state->action == ACTION_NONE)
+		return false;
+	if (state->name[0] != '\0' && (!name || strcmp(name, state->name) != 0))
 		return false;
 	uint64_t pass = atomic_fetch_add(&state->passes, 1) + 1;
 	if (state->nth != 0 && pass != state->nth)
@@ -109,6 +123,8 @@ fault_strike(enum fault_point point)
 	case ACTION_KILL:
 		kill(getpid(), SIGKILL);
 		return false;
+	case ACTION_CRASH:
+		abort();
 	case ACTION_PAUSE:
 		raise(SIGSTOP);
 		return false;

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fault points: places where a test makes this process fail, die or pause.
  *
- * PAGER_FAULT is a comma-separated list of NAME[:N][!action].  The point strikes
- * at its Nth pass (default 1) and only then; N of 0 means every pass.
+ * PAGER_FAULT is a comma-separated list of NAME[=TEXT][:N][!action].  The point strikes
+ * at its Nth pass (default 1) and only then; N of 0 means every pass.  With a TEXT only
+ * the passes count at which the code is busy with what is called so (fault_named()).
  *   !err    fault() returns true and the code takes its error path (the default)
  *   !kill   SIGKILL to this process, at that instruction
+ *   !crash  SIGABRT, as a bug of its own would
  *   !pause  raise(SIGSTOP): the test looks around, then continues it by SIGCONT
  * Without PAGER_FAULT a point costs one load and one branch. */
 #ifndef COMMON_FAULT_H
 #define COMMON_FAULT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum fault_point {
 #define FAULT(NAME, doc) FAULT_##NAME,
@@ -25,13 +28,21 @@ int fault_init(void);
 
 extern bool fault_armed;
 
-bool fault_strike(enum fault_point point);
+/* name may be NULL. */
+bool fault_strike(enum fault_point point, const char *name);
 
 /* True when the caller must take its error path now. */
 static inline bool
 fault(enum fault_point point)
 {
-	return __builtin_expect(fault_armed, 0) && fault_strike(point);
+	return __builtin_expect(fault_armed, 0) && fault_strike(point, NULL);
+}
+
+/* The same, of a point that can be meant for one of many. */
+static inline bool
+fault_named(enum fault_point point, const char *name)
+{
+	return __builtin_expect(fault_armed, 0) && fault_strike(point, name);
 }
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "common/fd.h"
 #include "common/xalloc.h"
 #include "worker/complete.h"
@@ -229,7 +230,7 @@ session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds
 	const struct setup setup = {msg->session, msg->name, msg->image_bytes, msg->flags,
 	    msg->cluster_min_bytes, msg->cluster_max_bytes, msg->spin_us};
 	struct session *s;
-	int r = check_setup(pager, &setup);
+	int r = fault_named(FAULT_ADOPT_SESSION, msg->name) ? -EIO : check_setup(pager, &setup);
 
 	if (r < 0)
 		return r;
@@ -297,6 +298,7 @@ stop_threads(struct session *s)
 void
 session_close(struct session *s, uint32_t seq)
 {
+	(void)fault_named(FAULT_RELEASE_SESSION, s->name);
 	s->answer_close = true;
 	s->close_seq = seq;
 	session_step(s, SESSION_EV_CLOSE);

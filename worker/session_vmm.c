@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "common/fd.h"
 #include "common/xalloc.h"
 #include "worker/fault.h"
@@ -176,11 +177,15 @@ session_vmm_resume(struct session *s, int *uffd, int *connection)
 {
 	char reason[HANDSHAKE_REASON_BYTES];
 	int r = recover_regions(s);
+	size_t removals;
 
 	if (r < 0)
 		return r;
 	if (uffd_probe(*uffd, reason, sizeof(reason)) < 0)
 		return -EBADF;
+	removals = fault_recover_removals(s);
+	if (removals > 0)
+		session_log(s, LOG_LEVEL_INFO, "removals_recovered=%zu", removals);
 	s->uffd = *uffd;
 	r = session_thread_start(s, fault_main);
 	if (r < 0) {
@@ -190,6 +195,7 @@ session_vmm_resume(struct session *s, int *uffd, int *connection)
 	*uffd = -1;
 	s->connection = fd_take(connection);
 	watch_connection(s);
+	(void)fault_named(FAULT_ADOPT_WAKE, s->name);
 	fault_wake_all(s);
 	return 0;
 }

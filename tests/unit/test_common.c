@@ -269,6 +269,14 @@ strike_kill(void)
 }
 
 static void
+strike_crash(void)
+{
+	set_fault("WORKER_HELLO!crash");
+	fault_init();
+	fault(FAULT_WORKER_HELLO);
+}
+
+static void
 strike_pause(void)
 {
 	set_fault("WORKER_HELLO:2!pause");
@@ -281,7 +289,9 @@ static void
 test_fault(void)
 {
 	static const char *const bad[] = {"NO_SUCH", "LINK_SEND:", "LINK_SEND:x", "LINK_SEND!boom",
-	    "LINK_SEND!", "LINK_SEND,", ",", "LINK_SEND:1:2", "link_send"};
+	    "LINK_SEND!", "LINK_SEND,", ",", "LINK_SEND:1:2", "link_send",
+	    "LINK_SEND=", "LINK_SEND=:1", "LINK_SEND:1=a",
+	    "LINK_SEND=0123456789012345678901234567890123456789012345678901234567890123"};
 
 	unsetenv("PAGER_FAULT");
 	is_int(fault_init(), 0, "no faults");
@@ -302,12 +312,21 @@ test_fault(void)
 	ok(!fault(FAULT_IMAGE_READ), "not the fourth");
 	ok(fault(FAULT_SPAWN_FORK) && fault(FAULT_SPAWN_FORK), "each pass with 0");
 	ok(!fault(FAULT_WORKER_START), "a point that nobody named");
+	set_fault("ADOPT_SESSION=vm 7:2,LINK_SEND");
+	is_int(fault_init(), 0, "a fault for one of many");
+	ok(!fault_named(FAULT_ADOPT_SESSION, "vm 7"), "its first pass");
+	ok(!fault_named(FAULT_ADOPT_SESSION, "vm 8") && !fault(FAULT_ADOPT_SESSION),
+	    "others do not count");
+	ok(fault_named(FAULT_ADOPT_SESSION, "vm 7"), "its second");
+	ok(fault_named(FAULT_LINK_SEND, "vm 8"), "without a name everybody is meant");
 	unsetenv("PAGER_FAULT");
 	fault_init();
 	ok(!fault(FAULT_SPAWN_FORK), "gone after the next start");
 
 	int status = status_of(strike_kill);
 	ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "!kill kills");
+	status = status_of(strike_crash);
+	ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "!crash aborts");
 	status = status_of(strike_pause);
 	ok(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP, "!pause stops at the second pass");
 	status = status_of(die_fatally);
