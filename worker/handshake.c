@@ -306,7 +306,7 @@ receive(int fd, struct iovec *iov, int flags, int *fds, size_t *ret_nr_fds, int 
 static bool
 read_once(struct handshake *h, int fd)
 {
-	int fds[CONTROL_BYTES / sizeof(int)], flags;
+	int fds[CONTROL_BYTES / sizeof(int)], flags = 0;
 	char bytes[READ_BYTES];
 	struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
 	size_t nr_fds;
@@ -342,7 +342,7 @@ read_once(struct handshake *h, int fd)
 static enum handshake_status
 peek_into(struct handshake *trial, int fd, char *bytes)
 {
-	int fds[CONTROL_BYTES / sizeof(int)], flags;
+	int fds[CONTROL_BYTES / sizeof(int)], flags = 0;
 	struct iovec iov = {.iov_base = bytes, .iov_len = PEEK_BYTES};
 	size_t nr_fds;
 	ssize_t n = receive(fd, &iov, MSG_PEEK, fds, &nr_fds, &flags);
