@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bodies of POST /sessions: what is accepted is in range and can be written again. */
+/* Bodies of POST /sessions and PATCH /config: what is accepted is in range and can be
+ * written again, what is refused has changed nothing. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "supervisor/api_route.h"
+#include "common/log.h"
+#include "supervisor/api_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -49,6 +51,45 @@ check(const struct api_create *create)
 	json_decref(json);
 }
 
+static char *
+dump(const struct options *options)
+{
+	char *text = NULL;
+	size_t bytes = 0;
+	FILE *out = open_memstream(&text, &bytes);
+
+	if (!out)
+		abort();
+	options_dump(options, out);
+	fclose(out);
+	return text;
+}
+
+/* As PATCH /config: a refusal says why and changes nothing. */
+static void
+check_config(json_t *json)
+{
+	char why[API_WHY_BYTES] = "";
+	struct api_config config;
+	struct options options;
+	char *before, *after;
+	int r;
+
+	log_set_level(LOG_LEVEL_ERR);
+	options_init(&options);
+	before = dump(&options);
+	r = api_config_read(json, &config, why, sizeof(why));
+	if (r == 0) {
+		expect(config.nr == json_object_size(json));
+		r = options_change(&options, config.changes, config.nr, why, sizeof(why));
+	}
+	after = dump(&options);
+	expect(r == 0 || (why[0] != '\0' && strcmp(before, after) == 0));
+	free(before);
+	free(after);
+	options_fini(&options);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -76,6 +117,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check(&create);
 	else
 		expect(why[0] != '\0');
+	check_config(json);
 	json_decref(json);
 	return 0;
 }
