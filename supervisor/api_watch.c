@@ -51,6 +51,7 @@ say_progress(struct api_wait *wait)
 		return;
 	json = json_object();
 	json_put_text(json, "state", session_state_word(session->state));
+	json_put_u64(json, "guest_bytes", session->guest_bytes);
 	api_progress_put(json, session, &counts);
 	line = to_line(json, &bytes);
 	/* One that is dropped is as good as not seen: the next tick says what is true then. */

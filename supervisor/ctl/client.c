@@ -29,6 +29,7 @@ struct client {
 	http_parser parser;
 	char *body; /* owned, with a NUL behind it */
 	size_t body_bytes, body_room;
+	bool wants_lines;
 	bool done;
 	int result; /* status or negative errno, once done */
 };
@@ -181,7 +182,16 @@ step_in(struct client *client)
 		fail(client, -ECONNRESET);
 }
 
-/* One round of poll().  True when a request is done. */
+/* Where the first line ends, or NULL. */
+static char *
+line_end(const struct client *client)
+{
+	if (!client->wants_lines || client->parser.status_code != 200 || !client->body_bytes)
+		return NULL;
+	return memchr(client->body, '\n', client->body_bytes);
+}
+
+/* One round of poll().  True when a request is done or a line has come. */
 static int
 run_once(struct client *const *clients, size_t n, int timeout_ms)
 {
@@ -191,6 +201,8 @@ run_once(struct client *const *clients, size_t n, int timeout_ms)
 	for (size_t i = 0; i < n; i++) {
 		struct client *c = clients[i];
 
+		if (c && line_end(c))
+			return 1;
 		fds[i] = (struct pollfd){.fd = -1};
 		if (!c || c->done)
 			continue;
@@ -206,7 +218,7 @@ run_once(struct client *const *clients, size_t n, int timeout_ms)
 			step_out(clients[i]);
 		if (fds[i].revents & (POLLIN | POLLHUP | POLLERR))
 			step_in(clients[i]);
-		done |= clients[i]->done;
+		done |= clients[i]->done || line_end(clients[i]);
 	}
 	return done;
 }
@@ -227,6 +239,27 @@ client_run(struct client *const *clients, size_t n, uint64_t timeout_ms)
 		if (left_ms == 0)
 			return -ETIMEDOUT;
 	}
+}
+
+void
+client_want_lines(struct client *client)
+{
+	client->wants_lines = true;
+}
+
+char *
+client_take_line(struct client *client)
+{
+	const char *end = line_end(client);
+	size_t bytes = end ? (size_t)(end - client->body) : 0;
+	char *line;
+
+	if (!end)
+		return NULL;
+	line = xasprintf("%.*s", (int)bytes, client->body);
+	client->body_bytes -= bytes + 1;
+	memmove(client->body, client->body + bytes + 1, client->body_bytes + 1);
+	return line;
 }
 
 bool

@@ -23,6 +23,12 @@ void client_freep(struct client **client);
  * 0; -ETIMEDOUT; -EINTR on a signal. */
 int client_run(struct client *const *clients, size_t n, uint64_t timeout_ms);
 
+/* From now on client_run() also returns when a line of an answer with status 200 is there,
+ * which client_take_line() hands out: the caller frees it, NULL when there is none.  What
+ * is handed out is no longer part of the body. */
+void client_want_lines(struct client *client);
+char *client_take_line(struct client *client);
+
 /* There is an answer or an error. */
 bool client_is_done(const struct client *client);
 /* Of one that is done: the status, or a negative errno: -EPROTO for what is no HTTP,

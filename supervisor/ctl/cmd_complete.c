@@ -1,23 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* complete: one connection holds the request, a second asks how far it is. */
+/* complete: one request, whose answer says line by line how far it is. */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/scope.h"
 #include "common/xalloc.h"
 #include "supervisor/ctl/ctl.h"
+#include "supervisor/ctl/progress.h"
 #include "supervisor/ctl/text.h"
 
-#define TICK_MS	      UINT64_C(100)
 #define LINE_TICK_MS  UINT64_C(2000) /* without a terminal: a line so often */
-#define MAX_BAR	      50
-#define TEXT_ROOM     60 /* of a progress line beside the bar and the id */
+#define LOOK_MS	      UINT64_C(1000)
 #define SIGNAL_STATUS 128
 
 static volatile sig_atomic_t caught;
@@ -33,49 +31,28 @@ struct progress {
 	const char *id;
 	bool terminal;
 	bool drawn; /* a bar is on the line */
-	uint64_t started_ns;
+	uint64_t started_ns, said_ns;
+	json_t *final; /* owned: the last line, which has "status" */
 };
 
-static size_t
-bar_width(const char *id)
-{
-	struct winsize size;
-	size_t columns = 80, used = strlen(id) + TEXT_ROOM;
-
-	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col)
-		columns = size.ws_col;
-	if (columns < used + 4)
-		return 4;
-	return columns - used > MAX_BAR ? MAX_BAR : columns - used;
-}
-
-/* How far the session is: "[####....] 37 %  190 MiB of 512 MiB  1.2 GiB/s  0.3 s left" */
 static void
-draw(struct progress *p, const json_t *session)
+draw(struct progress *p, const json_t *line)
 {
-	const json_t *progress = json_object_get(session, "progress");
-	uint64_t done = ctl_u64(progress, "pages_done"), total = ctl_u64(progress, "pages_total");
-	uint64_t bytes = ctl_u64(session, "guest_bytes"),
-		 rate = ctl_u64(progress, "bytes_per_second");
-	char bar[MAX_BAR + 3], percent[TEXT_BYTES], a[TEXT_BYTES], b[TEXT_BYTES], c[TEXT_BYTES];
-	char left[TEXT_BYTES + 16] = "";
+	size_t bar = p->terminal ? progress_bar_width(text_width(p->id)) : 0;
+	uint64_t now_ns = clock_now_ns();
+	char text[PROGRESS_BYTES];
 
-	if (!progress || total == 0)
+	if (p->ctl->json || (!p->terminal && now_ns - p->said_ns < LINE_TICK_MS * NS_PER_MS))
 		return;
-	if (json_is_integer(json_object_get(progress, "eta_ms")))
-		snprintf(left, sizeof(left), "  %s left",
-		    text_nanos(c, ctl_u64(progress, "eta_ms") * NS_PER_MS));
-	text_percent(percent, done, total);
-	text_bytes(a, (uint64_t)((double)done / (double)total * (double)bytes));
-	text_bytes(b, bytes);
-	text_bytes(c, rate);
-	if (p->terminal) {
-		text_bar(bar, bar_width(p->id), done, total);
-		fprintf(stderr, "\r%s %s %5s  %s of %s  %s/s%s\033[K", p->id, bar, percent, a, b, c,
-		    left);
-		p->drawn = true;
-	} else
-		fprintf(stderr, "%s: %s, %s of %s, %s/s%s\n", p->id, percent, a, b, c, left);
+	p->said_ns = now_ns;
+	progress_text(text, line, ctl_u64(line, "guest_bytes"), bar);
+	if (!*text)
+		return;
+	if (p->terminal)
+		fprintf(stderr, "\r%s %s\033[K", p->id, text);
+	else
+		fprintf(stderr, "%s: %s\n", p->id, text);
+	p->drawn = p->terminal;
 	fflush(stderr);
 }
 
@@ -87,45 +64,37 @@ wipe(struct progress *p)
 	p->drawn = false;
 }
 
-/* An answer about the progress that cannot be used is no reason to stop. */
+/* A line about the progress that cannot be read is no reason to stop. */
 static void
-look(struct progress *p, struct client **asking)
+read_lines(struct progress *p, struct client *client)
 {
-	const char *body;
-	size_t bytes;
-	json_t *json = NULL;
+	char *text;
 
-	if (client_result(*asking, &body, &bytes) == 200)
-		json = json_loadb(body, bytes, 0, NULL);
-	if (json && *ctl_text(json, "state"))
-		draw(p, json);
-	json_decref(json);
-	client_free(*asking);
-	*asking = NULL;
+	while ((text = client_take_line(client))) {
+		json_t *line = json_loads(text, 0, NULL);
+
+		free(text);
+		if (json_is_integer(json_object_get(line, "status"))) {
+			json_decref(p->final);
+			p->final = line;
+		} else {
+			draw(p, line);
+			json_decref(line);
+		}
+	}
 }
 
 /* Until the completion is answered or a signal came. */
 static int
-watch(struct progress *p, struct client *completing, const char *target)
+watch(struct progress *p, struct client *client)
 {
-	uint64_t tick_ms = p->terminal ? TICK_MS : LINE_TICK_MS;
-	scoped_client struct client *asking = NULL;
-
-	while (!client_is_done(completing)) {
-		struct client *both[] = {completing, asking};
-		int r = client_run(both, 2, tick_ms);
-
+	while (!client_is_done(client)) {
+		client_run(&client, 1, LOOK_MS);
+		read_lines(p, client);
 		if (caught)
 			return -EINTR;
-		if (asking && client_is_done(asking)) {
-			look(p, &asking);
-			continue;
-		}
-		if (r != -ETIMEDOUT || asking || p->ctl->json)
-			continue;
-		if (client_start(p->ctl->socket_path, "GET", target, NULL, TICK_MS, &asking) < 0)
-			asking = NULL;
 	}
+	read_lines(p, client);
 	return 0;
 }
 
@@ -139,13 +108,36 @@ catch_signals(void)
 	sigaction(SIGTERM, &action, NULL);
 }
 
+/* The answer: of a request that was refused the body, else the last line. */
 static enum exitcode
-report(const struct progress *p, const struct client *completing)
+conclude(struct progress *p, const struct client *client, json_t **ret)
+{
+	const char *body;
+	size_t bytes;
+	int status = client_result(client, &body, &bytes);
+	json_t *final = p->final;
+	enum exitcode code;
+
+	p->final = NULL;
+	if (!final && status != 200)
+		return ctl_finish(p->ctl, client, ret);
+	if (!final)
+		return ctl_complain_unreachable(p->ctl, -ECONNRESET);
+	code = ctl_conclude(p->ctl, (int)ctl_u64(final, "status"), final, ret);
+	if (code == EXITCODE_OK) {
+		*ret = json_incref(json_object_get(final, "session"));
+		json_decref(final);
+	}
+	return code;
+}
+
+static enum exitcode
+report(struct progress *p, const struct client *client)
 {
 	uint64_t nanos = clock_now_ns() - p->started_ns;
 	char bytes[TEXT_BYTES], time[TEXT_BYTES];
-	json_t *json;
-	enum exitcode code = ctl_finish(p->ctl, completing, &json);
+	json_t *json = NULL;
+	enum exitcode code = conclude(p, client, &json);
 
 	if (code != EXITCODE_OK)
 		return code;
@@ -160,32 +152,51 @@ report(const struct progress *p, const struct client *completing)
 	return EXITCODE_OK;
 }
 
+static enum exitcode
+interrupted(struct progress *p)
+{
+	wipe(p);
+	json_decref(p->final);
+	if (p->ctl->flags.join)
+		ctl_complain(
+		    "interrupted: %s goes on being served, or completes for who began it", p->id);
+	else
+		ctl_complain("interrupted: %s goes on being served", p->id);
+	return (enum exitcode)(SIGNAL_STATUS + caught);
+}
+
+static char *
+target_of(const struct ctl *ctl, uint64_t timeout_ms)
+{
+	scoped_free char *timeout =
+	    ctl->flags.timeout ? xasprintf("&timeout=%" PRIu64 "ms", timeout_ms) : xstrdup("");
+	scoped_free char *rest =
+	    xasprintf("/complete?watch=1%s%s", ctl->flags.join ? "&join=1" : "", timeout);
+
+	return ctl_session_target(ctl->args[0], rest);
+}
+
 enum exitcode
 ctl_complete(const struct ctl *ctl)
 {
 	uint64_t timeout_ms = 0;
-	scoped_free char *printable = xstrdup(ctl->args[0]), *query = NULL, *target = NULL;
-	scoped_free char *session = ctl_session_target(ctl->args[0], "");
-	scoped_client struct client *completing = NULL;
+	scoped_free char *printable = xstrdup(ctl->args[0]), *target = NULL;
+	scoped_client struct client *client = NULL;
 	struct progress p = {.ctl = ctl, .id = printable, .terminal = isatty(STDERR_FILENO)};
 	enum exitcode code;
 
 	text_make_printable(printable);
 	if (ctl_parse_time("timeout", ctl->flags.timeout, &timeout_ms) < 0)
 		return EXITCODE_USAGE;
-	query = ctl->flags.timeout ? xasprintf("/complete?timeout=%" PRIu64 "ms", timeout_ms)
-				   : xstrdup("/complete");
-	target = ctl_session_target(ctl->args[0], query);
-	code = ctl_start(ctl, "POST", target, NULL, &completing);
+	target = target_of(ctl, timeout_ms);
+	code = ctl_start(ctl, "POST", target, NULL, &client);
 	if (code != EXITCODE_OK)
 		return code;
-	p.started_ns = clock_now_ns();
+	client_want_lines(client);
+	p.started_ns = p.said_ns = clock_now_ns();
 	catch_signals();
-	if (watch(&p, completing, session) < 0) {
-		wipe(&p);
-		ctl_complain("interrupted: %s goes on being served", p.id);
-		return (enum exitcode)(SIGNAL_STATUS + caught);
-	}
+	if (watch(&p, client) < 0)
+		return interrupted(&p);
 	wipe(&p);
-	return report(&p, completing);
+	return report(&p, client);
 }

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* status, versions, drain, upgrade, stats. */
-#include <errno.h>
+/* status, versions, upgrade, stats. */
 #include <inttypes.h>
-#include <poll.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "supervisor/ctl/ctl.h"
 #include "supervisor/ctl/text.h"
 
-#define UPGRADE_MS    UINT64_C(120000)
-#define DRAIN_LOOK_MS 250
-#define NANOS_SUFFIX  "_nanos"
+#define UPGRADE_MS   UINT64_C(120000)
+#define NANOS_SUFFIX "_nanos"
 
 static enum table_colour
 version_colour(const char *state)
@@ -167,9 +164,8 @@ ctl_status(const struct ctl *ctl)
 	return code;
 }
 
-/* A POST of {"version": …}. */
-static enum exitcode
-post_version(const struct ctl *ctl, const char *target, uint64_t wait_ms, json_t **ret)
+enum exitcode
+ctl_post_version(const struct ctl *ctl, const char *target, uint64_t wait_ms, json_t **ret)
 {
 	json_t *json = json_pack("{ss}", "version", ctl->args[0]);
 	char *body = json ? json_dumps(json, JSON_COMPACT) : NULL;
@@ -188,7 +184,7 @@ enum exitcode
 ctl_upgrade(const struct ctl *ctl)
 {
 	json_t *json;
-	enum exitcode code = post_version(ctl, "/upgrade", UPGRADE_MS, &json);
+	enum exitcode code = ctl_post_version(ctl, "/upgrade", UPGRADE_MS, &json);
 
 	if (code != EXITCODE_OK)
 		return code;
@@ -201,109 +197,6 @@ ctl_upgrade(const struct ctl *ctl)
 		printf("new sessions go to %s\n", ctl_text(json, "version"));
 	json_decref(json);
 	return EXITCODE_OK;
-}
-
-struct version_look {
-	bool known, runs;
-	uint64_t sessions;
-};
-
-/* Whether a version's worker still runs, and with how many sessions. */
-static enum exitcode
-look_at_version(const struct ctl *ctl, const char *version, struct version_look *ret)
-{
-	json_t *json;
-	const json_t *v;
-	size_t i;
-	enum exitcode code = ctl_get(ctl, "/versions", &json);
-
-	if (code != EXITCODE_OK)
-		return code;
-	memset(ret, 0, sizeof(*ret));
-	json_array_foreach(json_object_get(json, "versions"), i,
-	    v) if (strcmp(ctl_text(v, "version"), version) == 0)
-	{
-		ret->known = true;
-		ret->runs = json_is_integer(json_object_get(v, "pid"));
-		ret->sessions = ctl_u64(v, "sessions");
-	}
-	json_decref(json);
-	return EXITCODE_OK;
-}
-
-static enum exitcode
-wait_drained(const struct ctl *ctl, uint64_t timeout_ms)
-{
-	uint64_t end_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
-	uint64_t said = UINT64_MAX;
-	struct version_look look;
-
-	for (;;) {
-		enum exitcode code = look_at_version(ctl, ctl->args[0], &look);
-
-		if (code != EXITCODE_OK)
-			return code;
-		if (!look.runs)
-			return EXITCODE_OK;
-		if (look.sessions != said && !ctl->json)
-			fprintf(stderr, "%s: %" PRIu64 " session%s left\n", ctl->args[0],
-			    look.sessions, look.sessions == 1 ? "" : "s");
-		said = look.sessions;
-		if (timeout_ms && clock_now_ns() >= end_ns) {
-			ctl_complain("%s still has %" PRIu64 " sessions; it goes on draining",
-			    ctl->args[0], look.sessions);
-			return EXITCODE_TIMEOUT;
-		}
-		poll(NULL, 0, DRAIN_LOOK_MS);
-	}
-}
-
-static void
-print_drained(const struct ctl *ctl, json_t *json)
-{
-	if (ctl->json)
-		ctl_print_json(json);
-	else if (ctl->flags.wait)
-		printf("%s is drained; its worker has exited\n", ctl->args[0]);
-	else
-		printf("%s drains; it exits with the last of its sessions, which are %" PRIu64 "\n",
-		    ctl->args[0], ctl_u64(json, "sessions"));
-	json_decref(json);
-}
-
-enum exitcode
-ctl_drain(const struct ctl *ctl)
-{
-	struct version_look look = {0};
-	uint64_t timeout_ms = 0;
-	enum exitcode code = EXITCODE_OK;
-	json_t *json;
-
-	if (ctl_parse_time("timeout", ctl->flags.timeout, &timeout_ms) < 0)
-		return EXITCODE_USAGE;
-	if (ctl->flags.timeout && !ctl->flags.wait) {
-		ctl_complain("--timeout needs --wait");
-		return EXITCODE_USAGE;
-	}
-	if (ctl->flags.wait)
-		code = look_at_version(ctl, ctl->args[0], &look);
-	if (code != EXITCODE_OK)
-		return code;
-	/* What is waited for may have come true before we asked. */
-	if (look.known && !look.runs) {
-		print_drained(ctl, json_pack("{sssi}", "version", ctl->args[0], "sessions", 0));
-		return EXITCODE_OK;
-	}
-	code = post_version(ctl, "/drain", 0, &json);
-	if (code != EXITCODE_OK)
-		return code;
-	if (ctl->flags.wait)
-		code = wait_drained(ctl, timeout_ms);
-	if (code == EXITCODE_OK)
-		print_drained(ctl, json);
-	else
-		json_decref(json);
-	return code;
 }
 
 static const char *

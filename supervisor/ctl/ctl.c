@@ -28,8 +28,8 @@ ctl_complain(const char *fmt, ...)
 	fprintf(stderr, "pagerctl: %s\n", text);
 }
 
-static void
-complain_unreachable(const struct ctl *ctl, int error)
+enum exitcode
+ctl_complain_unreachable(const struct ctl *ctl, int error)
 {
 	if (error == -EACCES || error == -EPERM)
 		ctl_complain("you may not connect to %s; run it as root, or join the group of "
@@ -42,6 +42,7 @@ complain_unreachable(const struct ctl *ctl, int error)
 	else
 		ctl_complain("pagerd does not answer on %s: %s; is it running?", ctl->socket_path,
 		    strerror(-error));
+	return EXITCODE_UNREACHABLE;
 }
 
 enum exitcode
@@ -52,8 +53,7 @@ ctl_start(const struct ctl *ctl, const char *method, const char *target, const c
 
 	if (r == 0)
 		return EXITCODE_OK;
-	complain_unreachable(ctl, r);
-	return EXITCODE_UNREACHABLE;
+	return ctl_complain_unreachable(ctl, r);
 }
 
 static enum exitcode
@@ -73,24 +73,10 @@ exitcode_of(int status)
 }
 
 enum exitcode
-ctl_finish(const struct ctl *ctl, const struct client *client, json_t **ret)
+ctl_conclude(const struct ctl *ctl, int status, json_t *json, json_t **ret)
 {
-	const char *body;
-	size_t bytes;
-	int status = client_result(client, &body, &bytes);
-	enum exitcode code;
-	json_t *json;
+	enum exitcode code = exitcode_of(status);
 
-	if (status < 0) {
-		complain_unreachable(ctl, status);
-		return EXITCODE_UNREACHABLE;
-	}
-	json = json_loadb(body, bytes, 0, NULL);
-	if (!json) {
-		complain_unreachable(ctl, -EPROTO);
-		return EXITCODE_UNREACHABLE;
-	}
-	code = exitcode_of(status);
 	if (code == EXITCODE_OK) {
 		*ret = json;
 		return code;
@@ -100,6 +86,22 @@ ctl_finish(const struct ctl *ctl, const struct client *client, json_t **ret)
 	ctl_complain("%s", *ctl_text(json, "error") ? ctl_text(json, "error") : "refused");
 	json_decref(json);
 	return code;
+}
+
+enum exitcode
+ctl_finish(const struct ctl *ctl, const struct client *client, json_t **ret)
+{
+	const char *body;
+	size_t bytes;
+	int status = client_result(client, &body, &bytes);
+	json_t *json;
+
+	if (status < 0)
+		return ctl_complain_unreachable(ctl, status);
+	json = json_loadb(body, bytes, 0, NULL);
+	if (!json)
+		return ctl_complain_unreachable(ctl, -EPROTO);
+	return ctl_conclude(ctl, status, json, ret);
 }
 
 enum exitcode
@@ -115,10 +117,8 @@ ctl_call(const struct ctl *ctl, const char *method, const char *target, const ch
 	do
 		r = client_run(&client, 1, wait_ms + ANSWER_MS);
 	while (r == -EINTR);
-	if (r < 0) {
-		complain_unreachable(ctl, r);
-		return EXITCODE_UNREACHABLE;
-	}
+	if (r < 0)
+		return ctl_complain_unreachable(ctl, r);
 	return ctl_finish(ctl, client, ret);
 }
 

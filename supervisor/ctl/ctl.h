@@ -58,10 +58,18 @@ enum exitcode ctl_start(const struct ctl *ctl, const char *method, const char *t
     const char *body, struct client **ret);
 /* What came of one that is done: the answer's JSON, which the caller owns, or a complaint. */
 enum exitcode ctl_finish(const struct ctl *ctl, const struct client *client, json_t **ret);
+/* The same of a status and a JSON that is taken. */
+enum exitcode ctl_conclude(const struct ctl *ctl, int status, json_t *json, json_t **ret);
+/* Complains of an answer that is none, or of no answer: a negative errno. */
+enum exitcode ctl_complain_unreachable(const struct ctl *ctl, int error);
 /* Both, with the waiting between.  wait_ms is how long the server may take by itself. */
 enum exitcode ctl_call(const struct ctl *ctl, const char *method, const char *target,
     const char *body, uint64_t wait_ms, json_t **ret);
 enum exitcode ctl_get(const struct ctl *ctl, const char *target, json_t **ret);
+
+/* A POST of {"version": …} with the first argument. */
+enum exitcode ctl_post_version(
+    const struct ctl *ctl, const char *target, uint64_t wait_ms, json_t **ret);
 
 /* "/sessions/" and the id percent-encoded and what follows; the caller frees. */
 char *ctl_session_target(const char *id, const char *rest);

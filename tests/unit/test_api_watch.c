@@ -56,7 +56,7 @@ test_watch_state(void)
 	wait_for(has_come(&a, "\"pages_done\":0"));
 	ok(strstr(a.in, "200 OK") && strstr(a.in, "application/x-ndjson") &&
 		strstr(a.in,
-		    "{\"state\":\"serving\",\"pages_done\":0,\"pages_total\":64,"
+		    "{\"state\":\"serving\",\"guest_bytes\":262144,\"pages_done\":0,\"pages_total\":64,"
 		    "\"bytes_per_second\":0,\"eta_ms\":null}\n"),
 	    "a watch begins with what is");
 	ask(&b, "GET", "/sessions/w?watch=1&wait=graduated&timeout=250ms", "");
