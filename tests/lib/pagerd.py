@@ -36,15 +36,21 @@ def program(name):
     return os.path.join(vmm.BUILD, name)
 
 
+def dial(path, timeout=DEADLINE_S):
+    """Waits while the backlog is full, which a connect() with a time-out does not."""
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    s.connect(path)
+    s.settimeout(timeout)
+    return s
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
         super().__init__("pagerd", timeout=timeout)
         self.path = path
 
     def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+        self.sock = dial(self.path, self.timeout)
 
 
 class ApiError(Exception):
@@ -230,10 +236,7 @@ class Pagerd:
 
     def raw(self):
         """A bare connection, for input that no HTTP client would send."""
-        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        s.settimeout(DEADLINE_S)
-        s.connect(self.socket)
-        return s
+        return dial(self.socket)
 
     def request(self, method, path, body=None, timeout=DEADLINE_S):
         """The answer, whatever it says.  body is bytes, or what becomes JSON."""

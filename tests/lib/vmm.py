@@ -64,8 +64,8 @@ class Vmm:
     --uffd-flags blocking."""
 
     def __init__(self, image, socket=None, private_pager=False, file=False, anon=False,
-                 wait=True, user=None, **options):
-        argv = [program("vmm")] + list(image.options)
+                 wait=True, user=None, executable=None, **options):
+        argv = [executable or program("vmm")] + list(image.options)
         if socket:
             argv += ["--socket", socket]
         elif private_pager:

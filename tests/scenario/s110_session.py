@@ -5,6 +5,7 @@
 import functools
 import json
 import os
+import shutil
 import stat
 import sys
 
@@ -264,7 +265,9 @@ def owners():
         session = pager.create(image.path, id="a", vmm_uid=OTHER_UID, vmm_gid=OTHER_UID)
         st = os.stat(session["socket_path"])
         tap.is_((st.st_uid, st.st_gid), (OTHER_UID, OTHER_UID), "a socket for another user's VMM")
-        with vmm.Vmm(image, socket=session["socket_path"], engine="threads",
+        # Where anybody may execute it, wherever the checkout is.
+        executable = shutil.copy(vmm.program("vmm"), pager.dir)
+        with vmm.Vmm(image, socket=session["socket_path"], engine="threads", executable=executable,
                      uffd_flags="user-mode,syscall", user=OTHER_UID) as guest:
             tap.is_(pager.wait("a", "serving")["vmm_pid"], guest.pid, "which connects")
             tap.is_(guest.cmd("verify")["wrong"], 0, "and is served")

@@ -213,6 +213,21 @@ def old_enough():
             tap.is_(guest.cmd("verify")["wrong"], 0, "and right")
 
 
+def rate():
+    """Two at a time share 4 MiB a second: 2 MiB each take a second at least."""
+    with controlled(controller="off", controller_rate="4M", controller_max_concurrent=2) as pager, \
+            contextlib.ExitStack() as stack:
+        image = pager.image(in_memory=True, size="2M", seed=4)
+        guests = restore_all(pager, stack, image, ["a", "b"])
+        change(pager, controller="on")
+        for name in guests:
+            pager.wait(name, "graduated")
+            line = pager.log.wait(r"id=%s: controller: attempt \d+: graduated, took_ms=\d+" % name)
+            took = int(re.search(r"took_ms=(\d+)", line).group(1))
+            tap.ok(took >= 990, "%s keeps to its share of the rate" % name, line)
+        all_right(guests)
+
+
 def too_slow():
     with controlled(controller_rate=NEVER_ENDING, controller_completion_timeout="100ms",
                     controller_failure_backoff="1h") as pager:
@@ -364,5 +379,5 @@ def no_pressure_to_read():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(off_by_default, by_themselves, places, outdated_first, at_once, old_enough, too_slow,
-            fails_then_heals, always_failing, worker_dies, pressure, no_pressure_to_read)
+    tap.run(off_by_default, by_themselves, places, outdated_first, at_once, old_enough, rate,
+            too_slow, fails_then_heals, always_failing, worker_dies, pressure, no_pressure_to_read)
