@@ -19,9 +19,11 @@
 
 #define PAGE_BYTES	     UINT64_C(4096)
 #define PAGEMAP_MAGIC	     UINT64_C(0x70616765726d6170)
-#define PAGEMAP_LAYOUT	     1U
+#define PAGEMAP_LAYOUT	     2U
 #define PAGEMAP_MAX_REGIONS  256U
 #define PAGEMAP_HEADER_BYTES 16384U
+#define PAGEMAP_EVENTS	     32U
+#define PAGEMAP_EVENT_BYTES  32U		 /* of a struct uffd_msg */
 #define PAGEMAP_MAX_PAGES    (UINT64_C(1) << 32) /* 16 TiB of guest memory */
 
 enum page_state {
@@ -62,6 +64,9 @@ struct pagemap_header {
 	uint64_t nr_pages;	     /* bytes in the map */
 	struct region regions[PAGEMAP_MAX_REGIONS];
 	_Alignas(64) _Atomic uint64_t counters[COUNTER_LANES][COUNTER_COUNT];
+	/* Where the kernel puts the events that the fault thread reads.  A removal is told
+	 * once; here the next worker finds it when this one dies before it has applied it. */
+	_Alignas(64) unsigned char events[PAGEMAP_EVENTS][PAGEMAP_EVENT_BYTES];
 };
 
 _Static_assert(sizeof(struct pagemap_header) <= PAGEMAP_HEADER_BYTES, "header");

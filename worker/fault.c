@@ -18,7 +18,6 @@
 #include "worker/session.h"
 #include "worker/uffd.h"
 
-#define BATCH	     32U
 #define DEFERRED_MAX 64U
 
 /* Waits between tries of a fault that could not be answered.  A removal blocks fills for
@@ -36,7 +35,7 @@
 
 struct fault_thread {
 	struct session *s;
-	struct uffd_msg msgs[BATCH];
+	struct uffd_msg *msgs; /* PAGEMAP_EVENTS in the page map, which outlives us */
 	size_t nr_msgs;
 	uint64_t deferred[DEFERRED_MAX]; /* addresses whose fault waits for another try */
 	size_t nr_deferred;
@@ -212,6 +211,16 @@ answer(struct fault_thread *t, uint64_t addr)
 		not_filled(t, &page, fill_again(s, &page), 0);
 }
 
+/* They are in the page map now.  A death before this only applies them twice. */
+static void
+forget_removals(struct fault_thread *t)
+{
+	for (size_t i = 0; i < t->nr_msgs; i++) {
+		if (t->msgs[i].event != UFFD_EVENT_PAGEFAULT)
+			t->msgs[i].event = 0;
+	}
+}
+
 /* Reads what is there and applies its removals.  Returns the number of events. */
 static size_t
 read_batch(struct fault_thread *t)
@@ -220,11 +229,14 @@ read_batch(struct fault_thread *t)
 	int n;
 
 	copylock_demand(&s->copylock);
-	n = uffd_read(s->uffd, t->msgs, BATCH);
+	n = uffd_read(s->uffd, t->msgs, PAGEMAP_EVENTS);
 	t->nr_msgs = n > 0 ? (size_t)n : 0;
-	if (n > 0)
+	if (n > 0) {
+		(void)fault(FAULT_EVENTS_AFTER_READ);
 		session_fault_count(
 		    s, COUNTER_FAULTS, fault_apply_removals(s, t->msgs, t->nr_msgs));
+		forget_removals(t);
+	}
 	copylock_demand_done(&s->copylock);
 	return t->nr_msgs;
 }
@@ -363,7 +375,11 @@ void *
 fault_main(void *arg)
 {
 	struct session *s = arg;
-	struct fault_thread t = {.s = s, .buf_bytes = largest_fill(s)};
+	struct fault_thread t = {
+	    .s = s,
+	    .msgs = fault_events(s),
+	    .buf_bytes = largest_fill(s),
+	};
 
 	sigemptyset(&t.unblocked);
 	atomic_store(&s->fault_tid, (int)syscall(SYS_gettid));

@@ -18,6 +18,12 @@ void *fault_main(void *arg);
  * answered.  The copy lock is held.  Returns how many of the events are faults. */
 size_t fault_apply_removals(struct session *s, const struct uffd_msg *msgs, size_t nr);
 
+/* Where the fault thread reads events to: PAGEMAP_EVENTS of them. */
+struct uffd_msg *fault_events(struct session *s);
+/* Before the fault thread of an adopted session: applies the removals that the last worker
+ * had read and may not have applied.  Returns how many. */
+size_t fault_recover_removals(struct session *s);
+
 /* Once, before the first thread: the signal that ends a wait is blocked everywhere else. */
 void fault_init_signal(void);
 

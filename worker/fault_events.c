@@ -58,6 +58,35 @@ fault_apply_removals(struct session *s, const struct uffd_msg *msgs, size_t nr)
 	return faults;
 }
 
+struct uffd_msg *
+fault_events(struct session *s)
+{
+	_Static_assert(sizeof(struct uffd_msg) == PAGEMAP_EVENT_BYTES, "an event's room");
+
+	return (struct uffd_msg *)(void *)s->map.header->events;
+}
+
+/* The last worker left it there, so it proves nothing: only removals count, and those are
+ * cut to the regions.  Applied twice they do no harm: a page that has come back since is
+ * there for the kernel, and the next time it is missing it is zeros either way. */
+size_t
+fault_recover_removals(struct session *s)
+{
+	struct uffd_msg *msgs = fault_events(s);
+	size_t removals = 0;
+
+	for (size_t i = 0; i < PAGEMAP_EVENTS; i++) {
+		struct uffd_msg msg = msgs[i];
+
+		msgs[i].event = 0;
+		if (msg.event != UFFD_EVENT_REMOVE && msg.event != UFFD_EVENT_UNMAP)
+			continue;
+		apply_removal(s, msg.arg.remove.start, msg.arg.remove.end);
+		removals++;
+	}
+	return removals;
+}
+
 void
 fault_wake_all(struct session *s)
 {

@@ -100,6 +100,29 @@ test_regions(void)
 	rig_close(&rig);
 }
 
+/* What a dead worker left in the page map. */
+static void
+test_left_behind(void)
+{
+	const struct region rows[] = {{BASE, 100 * RIG_PAGE, 0, RIG_PAGE}};
+	struct uffd_msg *events;
+
+	set_up(rows, 1);
+	events = fault_events(&rig.session);
+	is_int((long long)fault_recover_removals(&rig.session), 0, "nothing is left");
+	for (unsigned i = 0; i < PAGEMAP_EVENTS; i++)
+		events[i] = (struct uffd_msg){.event = UFFD_EVENT_PAGEFAULT};
+	events[3] = removal(BASE + 5 * RIG_PAGE, BASE + 8 * RIG_PAGE);
+	events[4] = (struct uffd_msg){.event = UFFD_EVENT_FORK};
+	events[4].arg.fork.ufd = (uint32_t)rig.map_fd;
+	events[PAGEMAP_EVENTS - 1] = removal(BASE + 8 * RIG_PAGE, UINT64_MAX);
+	is_int((long long)fault_recover_removals(&rig.session), 2, "two removals are");
+	ok(only_removed(5, 95), "applied, cut to the region");
+	ok(fcntl(rig.map_fd, F_GETFD) >= 0, "a descriptor named there is not closed");
+	is_int((long long)fault_recover_removals(&rig.session), 0, "and forgotten");
+	rig_close(&rig);
+}
+
 static void
 test_huge_pages(void)
 {
@@ -176,6 +199,7 @@ main(void)
 	test_pages();
 	test_parts_of_pages();
 	test_regions();
+	test_left_behind();
 	test_huge_pages();
 	test_states();
 	test_batch();
