@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "supervisor/api_config.h"
+#include "supervisor/compat_api.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -90,6 +91,24 @@ check_config(json_t *json)
 	options_fini(&options);
 }
 
+/* As POST /sessions on the socket of a version. */
+static void
+check_compat(const json_t *json)
+{
+	char why[API_WHY_BYTES] = "";
+	struct compat_create create;
+
+	if (compat_create_read(json, &create, why, sizeof(why)) < 0) {
+		expect(why[0] != '\0');
+		return;
+	}
+	expect(create.id && create.id[strspn(create.id, " ")] != '\0');
+	expect(create.image_path[strspn(create.image_path, " ")] != '\0');
+	expect(create.cache_key[strspn(create.cache_key, " ")] != '\0');
+	expect(json_text_is_printable(create.id) && json_text_is_printable(create.image_path) &&
+	    json_text_is_printable(create.cache_key));
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -118,6 +137,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else
 		expect(why[0] != '\0');
 	check_config(json);
+	check_compat(json);
 	json_decref(json);
 	return 0;
 }
