@@ -4,12 +4,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/clock.h"
 #include "common/fault.h"
 #include "worker/fault.h"
 #include "worker/image.h"
+#include "worker/pause.h"
 #include "worker/populate.h"
 #include "worker/session.h"
 #include "worker/uffd.h"
@@ -28,20 +28,6 @@ enum detached {
 	DETACH_LATER, /* something is absent again, or a removal is under way */
 	DETACH_FAILED,
 };
-
-static bool
-is_aborted(const struct session *s)
-{
-	return atomic_load(&s->completion.abort) || atomic_load(&s->stop);
-}
-
-static void
-pause_ns(uint64_t ns)
-{
-	struct timespec ts = {.tv_sec = 0, .tv_nsec = (long)ns};
-
-	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
-}
 
 /* A removal that began while its range was registered still posts its event, and its
  * thread sleeps until somebody reads it: the VMM's API thread would hang for ever. */
@@ -137,7 +123,7 @@ complete(struct session *s)
 
 		if (r < 0)
 			return failed(s, r);
-		if (is_aborted(s))
+		if (session_is_aborted(s))
 			return IPC_COMPLETION_ABORTED;
 		switch (detach(s)) {
 		case DETACHED:
@@ -158,7 +144,7 @@ complete_main(void *arg)
 	struct completion *c = &s->completion;
 
 	copylock_idle_priority();
-	while (!image_wait_index(s->image, INDEX_STEP_NS) && !is_aborted(s))
+	while (!image_wait_index(s->image, INDEX_STEP_NS) && !session_is_aborted(s))
 		;
 	c->error = 0;
 	c->reason[0] = '\0';

@@ -11,6 +11,7 @@
 #include "worker/fill.h"
 #include "worker/image.h"
 #include "worker/page.h"
+#include "worker/pause.h"
 #include "worker/session.h"
 #include "worker/uffd.h"
 
@@ -48,14 +49,6 @@ iolane_stop(struct iolane *lane)
 	lane->stop = true;
 	pthread_cond_broadcast(&lane->work);
 	pthread_mutex_unlock(&lane->mutex);
-}
-
-static void
-pause_ns(uint64_t ns)
-{
-	struct timespec ts = {.tv_sec = 0, .tv_nsec = (long)ns};
-
-	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
 }
 
 static int

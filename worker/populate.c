@@ -4,13 +4,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/clock.h"
 #include "common/fault.h"
 #include "worker/fill.h"
 #include "worker/image.h"
 #include "worker/page.h"
+#include "worker/pause.h"
 #include "worker/session.h"
 
 #define AGAIN_NS      (50 * NS_PER_US)
@@ -28,20 +28,6 @@ struct sweep {
 	char *why;
 	size_t why_bytes;
 };
-
-static bool
-is_aborted(const struct session *s)
-{
-	return atomic_load(&s->completion.abort) || atomic_load(&s->stop);
-}
-
-static void
-pause_ns(uint64_t ns)
-{
-	struct timespec ts = {.tv_sec = 0, .tv_nsec = (long)ns};
-
-	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
-}
 
 /* True when none of the eight cells is absent or filling: bit 1 of the state says so, and
  * once set it stays. */
@@ -190,7 +176,7 @@ keep_pace(const struct sweep *w)
 		return;
 	due_ns =
 	    w->begin_ns + (uint64_t)((double)w->bytes * (double)NS_PER_S / (double)w->rate_bytes);
-	while (!is_aborted(w->s) && (now_ns = clock_now_ns()) < due_ns)
+	while (!session_is_aborted(w->s) && (now_ns = clock_now_ns()) < due_ns)
 		pause_ns(due_ns - now_ns < PACE_STEP_NS ? due_ns - now_ns : PACE_STEP_NS);
 }
 
@@ -207,7 +193,7 @@ populate_region(struct sweep *w, const struct region *r)
 
 		if (run.nr == 0)
 			return 0;
-		if (is_aborted(w->s))
+		if (session_is_aborted(w->s))
 			return -ECANCELED;
 		error = fill_chunk(w, run, &done);
 		if (error < 0)

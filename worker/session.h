@@ -127,6 +127,13 @@ const char *session_state_name(enum session_state state);
 void session_log(const struct session *s, enum log_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* A completion is to stop at the next chunk. */
+static inline bool
+session_is_aborted(const struct session *s)
+{
+	return atomic_load(&s->completion.abort) || atomic_load(&s->stop);
+}
+
 /* Any thread but a fault thread. */
 static inline void
 session_count(const struct session *s, enum counter counter, uint64_t n)
