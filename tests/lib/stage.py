@@ -15,6 +15,13 @@ class Stage:
         self.pager = pagerd.Pagerd(**options)
 
     def __enter__(self):
+        try:
+            return self.set_up()
+        except BaseException:
+            self.pager.destroy()
+            raise
+
+    def set_up(self):
         pager = self.pager
         self.image = pager.image(size="8M", seed=3, holes=100)
         self.neighbour = pager.restore(self.image, "neighbour")
