@@ -78,8 +78,16 @@ class Guest:
     # -- birth
 
     def create(self):
-        return self.pager.create(self.storm.images[self.shape["size"]].path, id=self.name,
-                                 handshake_timeout_ms=20000)
+        """503 means later: it is what a client gets while the next start of a worker waits."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.pager.create(self.storm.images[self.shape["size"]].path,
+                                         id=self.name, handshake_timeout_ms=20000)
+            except pagerd.ApiError as error:
+                if error.status != 503 or time.monotonic() > deadline:
+                    raise
+                self.storm.result.counts["creates_repeated"] += 1
 
     def connect(self, session):
         self.vm = vmm.Vmm(self.storm.images[self.shape["size"]], socket=session["socket_path"],
@@ -186,28 +194,29 @@ class Guest:
         if "discard" in answers:
             self.storm.result.discard_waits.append(answers["discard"]["max_us"] / 1e6)
         if "pulse" in answers:
-            self.wrong_words = answers["pulse"]["total_wrong"]
+            self.see_wrong(answers["pulse"]["total_wrong"])
         told = str(self.ask("stalls")["stalls"])
         for pair in [] if told == "-" else told.split(","):
             end, took = pair.split(":")
             waits.append(((int(end) - int(took)) / 1e6, int(end) / 1e6, int(took) / 1e6))
         return waits
 
+    def see_wrong(self, words):
+        if words > self.wrong_words:
+            self.storm.result.wrong_bytes += (words - self.wrong_words) * 8
+            self.wrong_words = words
+            self.unload()  # only then are they described
+            self.storm.result.fail(self.storm.tell(self, "wrong words: %d\n%s" % (
+                words, self.vm.stderr()[-2000:])))
+
     def verify(self):
         """Every byte of every page."""
         self.unload()
         self.send("verify")
         self.collect(60)
-        self.wrong_words = self.ask("status")["total_wrong"]
+        self.see_wrong(self.ask("status")["total_wrong"])
 
     # -- death
-
-    def note_wrong(self):
-        """Called once, at the end of its life, whatever that is."""
-        if self.wrong_words:
-            self.storm.result.wrong_bytes += self.wrong_words * 8
-            self.storm.result.failures.append("%s read %d wrong words: %s" % (
-                self, self.wrong_words, self.vm.stderr()[-2000:]))
 
     def kill(self):
         if self.vm:

@@ -58,11 +58,11 @@ class Storm:
                                    heartbeat_interval="%dms" % HEARTBEAT_MS)
         self.images = guests.Images(self.pager)
         self.workers = workers.Workers(self.pager)
-        self.start_supervisor(is_armed=False)
+        self.start_supervisor()
 
-    def start_supervisor(self, is_armed=True):
-        plan = workers.fault_plan(self.rng, self.points, 400) if is_armed and self.has_points else ";"
-        self.pager.env["PAGER_WORKER_FAULT"] = plan
+    def start_supervisor(self):
+        self.pager.env["PAGER_WORKER_FAULT"] = workers.fault_plan(
+            self.rng, self.points if self.has_points else [], 2000)
         os.environ["PAGERD_TEST_LOG"] = self.log_path
         self.pager.start()
 
@@ -133,7 +133,6 @@ class Storm:
     def lose(self, guest, why):
         self.result.lost_vms += 1
         self.result.fail(self.tell(guest, why))
-        guest.note_wrong()
         guest.kill()
         self.forget(guest)
         if guest in self.guests:
@@ -171,7 +170,6 @@ class Storm:
             self.enter_afterlife(guest)
             return
         guest.verify()
-        guest.note_wrong()
         if how == "close":
             guest.kill()
             self.forget(guest)
@@ -188,7 +186,7 @@ class Storm:
     def bury_graduated(self, is_all=False):
         for guest, end in [row for row in self.graduated if is_all or row[1] <= self.round]:
             self.graduated.remove((guest, end))
-            self.guarded(guest, lambda g=guest: (g.verify(), g.note_wrong(), g.quit()))
+            self.guarded(guest, lambda g=guest: (g.verify(), g.quit()))
 
     def churn(self):
         """Between kills: somebody leaves, somebody comes."""

@@ -7,12 +7,16 @@ import signal
 
 POINTS = {
     # name: the largest number of the pass at which it strikes, drawn anew for each start
+    "EVENTS_AFTER_READ": 1500,
     "FILL_AFTER_READ": 1500,
     "FILL_AFTER_MARK": 2500,
     "FILL_AFTER_IOCTL": 2500,
     "POPULATE_CHUNK": 40,
     "COMPLETE_DETACH": 3,
     "HANDSHAKE_READ": 4,
+    "ADOPT_SESSION": 12,
+    "ADOPT_WAKE": 12,
+    "RELEASE_SESSION": 4,
 }
 
 
