@@ -85,6 +85,14 @@ enum ipc_completion {
 	IPC_COMPLETION_GONE = 4,     /* the VMM exited meanwhile */
 };
 
+/* SESSION_ENDED.outcome */
+enum ipc_ended {
+	IPC_ENDED_GRADUATED = 0,
+	IPC_ENDED_REFUSED = 1, /* the handshake was */
+	IPC_ENDED_GONE = 2,    /* the VMM exited */
+	IPC_ENDED_CLOSED = 3,  /* by SESSION_CLOSE */
+};
+
 /* SESSION_ALARM.kind */
 enum ipc_alarm {
 	IPC_ALARM_IMAGE_READ = 1, /* the image cannot be read; a fault stays pending */

@@ -136,6 +136,22 @@ on_pong(struct child *child, const struct ipc_pong *msg, int *fds)
 	return heartbeat_on_pong(child, msg->seq);
 }
 
+/* Parts of an inventory that nobody has asked for. */
+#define NOT_ASKED(ident)                                                                    \
+	static int on_##ident(struct child *child, const struct ipc_##ident *msg, int *fds) \
+	{                                                                                   \
+		(void)child;                                                                \
+		(void)msg;                                                                  \
+		(void)fds;                                                                  \
+		return -EPROTO;                                                             \
+	}
+NOT_ASKED(session_held_waiting)
+NOT_ASKED(session_held_connected)
+NOT_ASKED(session_held_serving)
+NOT_ASKED(session_ended)
+NOT_ASKED(inventory_end)
+#undef NOT_ASKED
+
 static void
 on_message(struct endpoint *ep, const struct ipc_msg *msg, int *fds)
 {

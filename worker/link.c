@@ -103,6 +103,12 @@ on_session_abort(struct pager *pager, const struct ipc_session_abort *msg, int *
 }
 
 static void
+on_inventory(struct pager *pager, const struct ipc_inventory *msg, int *fds)
+{
+	rejoin_answer(pager, msg, fd_take(&fds[0]));
+}
+
+static void
 on_drain(struct pager *pager, const struct ipc_drain *msg, int *fds)
 {
 	(void)msg;
@@ -151,10 +157,11 @@ on_down(struct endpoint *ep, int error, enum ipc_error fault)
 		log_err(
 		    "the supervisor sent a bad message: %s; link closed, sessions=%u are served on",
 		    ipc_error_text(fault), pager->nr_sessions);
-		return;
+	} else {
+		log_notice("the supervisor is gone (%s), sessions=%u are served on",
+		    error == 0 ? "end of file" : strerror(-error), pager->nr_sessions);
 	}
-	log_notice("the supervisor is gone (%s), sessions=%u are served on",
-	    error == 0 ? "end of file" : strerror(-error), pager->nr_sessions);
+	rejoin_lost(pager);
 }
 
 const struct endpoint_ops pager_link_ops = {

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/exitcode.h"
@@ -20,6 +21,8 @@
 
 #define LINK_FD	      3
 #define RENDEZVOUS_FD 4
+
+#define RENDEZVOUS_BACKLOG 4
 
 static int
 usage(FILE *out, int code)
@@ -51,6 +54,9 @@ require_descriptors(void)
 	if (fcntl(LINK_FD, F_GETFD) < 0 || fcntl(RENDEZVOUS_FD, F_GETFD) < 0)
 		fatal("descriptors %d and %d are not open: pager-worker is started by pagerd",
 		    LINK_FD, RENDEZVOUS_FD);
+	/* The supervisor did so before: now who connects here is told our name, not its. */
+	if (listen(RENDEZVOUS_FD, RENDEZVOUS_BACKLOG) < 0)
+		fatal("descriptor %d cannot be listened to: %s", RENDEZVOUS_FD, strerror(errno));
 }
 
 /* Confinement is the last step; the test of it comes right after. */

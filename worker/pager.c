@@ -34,9 +34,10 @@ on_turn(struct ev_loop *loop, ev_prepare *w, int revents)
 
 	(void)loop;
 	(void)revents;
+	rejoin_continue(pager);
 	if (pager->nr_sessions != 0 || (linked && pager->link.queued != 0))
 		return;
-	if (pager->draining || !linked)
+	if (linked ? pager->draining : rejoin_may_exit(pager))
 		pager_stop(pager, EXITCODE_OK);
 }
 
@@ -57,6 +58,7 @@ pager_init(struct pager *pager)
 	ev_async_start(pager->loop, &pager->posted);
 	ev_prepare_init(&pager->sweep, on_turn);
 	pager->sweep.data = pager;
+	rejoin_init(pager);
 }
 
 void
@@ -65,6 +67,7 @@ pager_run(struct pager *pager, int link_fd, int rendezvous_fd)
 	pager->rendezvous = rendezvous_fd;
 	endpoint_init(&pager->link, pager->loop, link_fd, IPC_SUPERVISOR, &pager_link_ops, pager);
 	ev_prepare_start(pager->loop, &pager->sweep);
+	rejoin_start(pager, link_fd);
 	if (!fault(FAULT_WORKER_HELLO))
 		pager_say_hello(pager);
 	ev_run(pager->loop, 0);
@@ -77,6 +80,7 @@ pager_fini(struct pager *pager)
 	while (atomic_load(&pager->leaving) > 0)
 		sched_yield();
 	endpoint_close(&pager->link);
+	rejoin_fini(pager);
 	ev_prepare_stop(pager->loop, &pager->sweep);
 	ev_async_stop(pager->loop, &pager->posted);
 	fd_closep(&pager->rendezvous);

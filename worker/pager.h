@@ -11,17 +11,19 @@
 
 #include "common/list.h"
 #include "ipc/endpoint.h"
+#include "worker/rejoin.h"
 
 struct session;
 
 struct pager {
 	struct ev_loop *loop;
 	struct endpoint link; /* to the supervisor */
-	int rendezvous;	      /* owned; where a later supervisor connects */
+	int rendezvous;	      /* owned; where a later supervisor connects; -1 */
 	struct list sessions; /* of struct session.link */
 	struct list images;   /* of struct image.link */
 	unsigned nr_sessions;
 	bool draining;
+	struct rejoin rejoin;
 	int exit_code;
 	uint32_t sandbox;
 	ev_async posted;  /* a thread has something to say */

@@ -134,6 +134,7 @@ destroy(struct session *s)
 	fd_closep(&s->listener);
 	fd_closep(&s->uffd);
 	fd_closep(&s->connection);
+	fd_closep(&s->map_fd);
 	iolane_fini(&s->iolane);
 	copylock_fini(&s->copylock);
 	free(s);
@@ -165,7 +166,8 @@ new_session(struct pager *pager, const struct setup *setup)
 	s->pager = pager;
 	s->number = setup->number;
 	snprintf(s->name, sizeof(s->name), "%s", setup->name);
-	s->listener = s->connection = s->uffd = -1;
+	s->listener = s->connection = s->uffd = s->map_fd = -1;
+	s->is_known = true;
 	s->image_bytes = setup->image_bytes;
 	s->flags = setup->flags;
 	s->spin_us = setup->spin_us;
@@ -177,20 +179,22 @@ new_session(struct pager *pager, const struct setup *setup)
 	return s;
 }
 
-/* Takes the image over, and only when it succeeds. */
+/* Takes both over, and only when it succeeds. */
 static int
-map_image(struct session *s, int *image_fd, int map_fd)
+map_image(struct session *s, int *image_fd, int *map_fd)
 {
-	int r = pagemap_map(&s->map, map_fd, true);
+	int r = pagemap_map(&s->map, *map_fd, true);
 
 	if (r < 0)
 		return r;
 	if (s->map.nr_pages < (s->image_bytes + PAGE_BYTES - 1) / PAGE_BYTES)
 		return -EPROTO;
 	r = image_get(s->pager, *image_fd, s->image_bytes, &s->image);
-	if (r == 0)
-		*image_fd = -1;
-	return r;
+	if (r < 0)
+		return r;
+	*image_fd = -1;
+	s->map_fd = fd_take(map_fd);
+	return 0;
 }
 
 static void
@@ -198,6 +202,7 @@ add_session(struct session *s)
 {
 	list_add(&s->pager->sessions, &s->link);
 	s->pager->nr_sessions++;
+	rejoin_forget(s->pager, s->number);
 }
 
 /* fds: listener, image, page map. */
@@ -212,7 +217,7 @@ session_open(struct pager *pager, const struct ipc_session_open *msg, int *fds)
 	if (r < 0)
 		return r;
 	s = new_session(pager, &setup);
-	r = map_image(s, &fds[1], fds[2]);
+	r = map_image(s, &fds[1], &fds[2]);
 	if (r < 0) {
 		destroy(s);
 		return r;
@@ -235,7 +240,7 @@ session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds
 	if (r < 0)
 		return r;
 	s = new_session(pager, &setup);
-	r = map_image(s, &fds[0], fds[1]);
+	r = map_image(s, &fds[0], &fds[1]);
 	if (r == 0)
 		r = session_vmm_resume(s, &fds[2], &fds[3]);
 	if (r < 0) {
@@ -268,6 +273,7 @@ session_complete(struct session *s, const struct ipc_session_complete *msg)
 		return -EBUSY;
 	s->completion.seq = msg->seq;
 	s->completion.rate_bytes = msg->rate_bytes;
+	s->completion.is_stale = false;
 	atomic_store(&s->completion.abort, false);
 	r = session_thread_start(s, complete_main);
 	if (r < 0) {
@@ -301,8 +307,29 @@ session_close(struct session *s, uint32_t seq)
 	(void)fault_named(FAULT_RELEASE_SESSION, s->name);
 	s->answer_close = true;
 	s->close_seq = seq;
+	if (s->state != SESSION_STOPPING)
+		s->ended_as = IPC_ENDED_CLOSED;
 	session_step(s, SESSION_EV_CLOSE);
 	stop_threads(s);
+}
+
+void
+session_give_up(struct session *s)
+{
+	if (s->state == SESSION_STOPPING)
+		return;
+	session_log(s, LOG_LEVEL_NOTICE, "its VMM has exited; closed");
+	s->ended_as = IPC_ENDED_GONE;
+	session_step(s, SESSION_EV_CLOSE);
+	stop_threads(s);
+}
+
+/* To a supervisor that does not know of it, or not any more, it would make no sense. */
+static void
+tell(struct session *s, const struct ipc_msg *msg)
+{
+	if (s->is_known)
+		pager_send(s->pager, msg, NULL, 0);
 }
 
 static struct ipc_msg
@@ -321,6 +348,20 @@ completed_msg(struct session *s)
 }
 
 static void
+gone(struct session *s)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_GONE};
+
+	if (!s->is_known) {
+		session_give_up(s);
+	} else if (!s->gone_sent) {
+		s->gone_sent = true;
+		msg.session_gone.session = s->number;
+		tell(s, &msg);
+	}
+}
+
+static void
 on_completed(struct session *s)
 {
 	struct ipc_msg msg;
@@ -328,13 +369,17 @@ on_completed(struct session *s)
 	session_log(s, LOG_LEVEL_INFO, "completion ended, outcome=%d %s",
 	    (int)s->completion.outcome, s->completion.reason);
 	if (s->completion.outcome == IPC_COMPLETION_DETACHED) {
+		s->ended_as = IPC_ENDED_GRADUATED;
 		session_step(s, SESSION_EV_DETACH);
 		stop_threads(s); /* answered once nothing is left of it */
 		return;
 	}
 	session_step(s, SESSION_EV_RESUME);
+	if (s->completion.outcome == IPC_COMPLETION_GONE)
+		gone(s);
 	msg = completed_msg(s);
-	pager_send(s->pager, &msg, NULL, 0);
+	if (!s->completion.is_stale)
+		tell(s, &msg);
 }
 
 static void
@@ -348,20 +393,16 @@ send_alarm(struct session *s, enum ipc_alarm kind, const char *what)
 	msg.session_alarm.error = (uint32_t)error;
 	snprintf(msg.session_alarm.reason, sizeof(msg.session_alarm.reason), "%s: %s", what,
 	    strerror(error));
-	pager_send(s->pager, &msg, NULL, 0);
+	tell(s, &msg);
 }
 
 static void
 attend_posts(struct session *s)
 {
 	unsigned posted = atomic_exchange(&s->posted, 0);
-	struct ipc_msg gone = {.type = IPC_SESSION_GONE};
 
-	if ((posted & SESSION_POST_GONE) && !s->gone_sent) {
-		s->gone_sent = true;
-		gone.session_gone.session = s->number;
-		pager_send(s->pager, &gone, NULL, 0);
-	}
+	if (posted & SESSION_POST_GONE)
+		gone(s);
 	if (posted & SESSION_POST_IMAGE_ALARM)
 		send_alarm(s, IPC_ALARM_IMAGE_READ,
 		    "the image cannot be read; the fault waits and is tried again");
@@ -377,8 +418,13 @@ last_words(struct session *s, struct ipc_msg msgs[3])
 {
 	size_t n = 0;
 
-	if (s->completion.seq != 0)
+	if (s->completion.seq != 0 && !s->completion.is_stale) {
 		msgs[n++] = completed_msg(s);
+	} else if (s->ended_as == IPC_ENDED_GRADUATED) {
+		msgs[n] = (struct ipc_msg){.type = IPC_SESSION_ENDED};
+		msgs[n].session_ended.session = s->number;
+		msgs[n++].session_ended.outcome = IPC_ENDED_GRADUATED;
+	}
 	if (s->refused) {
 		msgs[n] = (struct ipc_msg){.type = IPC_SESSION_REFUSED};
 		msgs[n].session_refused.session = s->number;
@@ -401,6 +447,9 @@ finish(struct session *s)
 
 	list_remove(&s->link);
 	pager->nr_sessions--;
+	rejoin_remember(s);
+	if (!s->is_known || s->is_silent)
+		n = 0;
 	destroy(s);
 	for (size_t i = 0; i < n; i++)
 		pager_send(pager, &msgs[i], NULL, 0);
@@ -411,6 +460,7 @@ session_attend(struct session *s)
 {
 	attend_posts(s);
 	if (s->refused && s->state == SESSION_HANDSHAKE) {
+		s->ended_as = IPC_ENDED_REFUSED;
 		session_step(s, SESSION_EV_REFUSE);
 		stop_threads(s);
 	}

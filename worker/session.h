@@ -50,6 +50,7 @@ struct completion {
 	uint32_t seq; /* of SESSION_COMPLETE; 0: none runs */
 	uint64_t rate_bytes;
 	_Atomic bool abort; /* threads: stop at the next chunk */
+	bool is_stale;	    /* who asked for it is gone */
 	enum ipc_completion outcome;
 	int error; /* positive errno */
 	char reason[256];
@@ -64,6 +65,7 @@ struct session {
 	int listener;	       /* owned until it serves no more; -1 */
 	int connection;	       /* owned; -1 */
 	int uffd;	       /* owned; -1 */
+	int map_fd;	       /* owned; of the page map, for a supervisor that asks; -1 */
 	_Atomic int fault_tid; /* the fault thread, for the signal that ends its wait; 0: none */
 	ev_io accepting;
 	ev_io reading;
@@ -84,8 +86,11 @@ struct session {
 	_Atomic bool stop;	  /* threads: end */
 	_Atomic int alarm_error;  /* threads: errno of the last alarm */
 	bool gone_sent;
-	bool refused;	   /* report the refusal when it has stopped */
-	bool answer_close; /* SESSION_CLOSE waits for its answer */
+	bool is_known;		 /* the supervisor at the link has been told of it */
+	enum ipc_ended ended_as; /* once it is STOPPING */
+	bool refused;		 /* report the refusal when it has stopped */
+	bool answer_close;	 /* SESSION_CLOSE waits for its answer */
+	bool is_silent;		 /* who waits for last words is gone */
 	uint32_t close_seq;
 	char reason[256]; /* of a refusal */
 	struct log_limit second_limit;
@@ -109,6 +114,8 @@ struct session *session_find(struct pager *pager, uint64_t number);
 int session_complete(struct session *s, const struct ipc_session_complete *msg);
 void session_abort(struct session *s);
 void session_close(struct session *s, uint32_t seq);
+/* Its VMM has exited and nobody is there to say so to: closes it. */
+void session_give_up(struct session *s);
 
 /* From the control loop, after threads posted something. */
 void session_attend(struct session *s);

@@ -200,6 +200,23 @@ session_vmm_resume(struct session *s, int *uffd, int *connection)
 	return 0;
 }
 
+void
+session_vmm_pause(struct session *s)
+{
+	ev_io_stop(s->pager->loop, &s->accepting);
+	if (s->state == SESSION_HANDSHAKE)
+		ev_io_stop(s->pager->loop, &s->reading);
+}
+
+void
+session_vmm_go_on(struct session *s)
+{
+	if (s->listener >= 0 && (s->state == SESSION_LISTENING || s->state == SESSION_HANDSHAKE))
+		ev_io_start(s->pager->loop, &s->accepting);
+	if (s->state == SESSION_HANDSHAKE && !s->refused)
+		ev_io_start(s->pager->loop, &s->reading);
+}
+
 static void
 tell_connected(struct session *s)
 {

@@ -17,6 +17,10 @@ void session_vmm_begin(struct session *s, int fd);
  * succeeds; otherwise a negative errno. */
 int session_vmm_resume(struct session *s, int *uffd, int *connection);
 
+/* Between two supervisors: a VMM that is not served yet has to wait. */
+void session_vmm_pause(struct session *s);
+void session_vmm_go_on(struct session *s);
+
 /* Stops every watcher and forgets a handshake under way.  Safe to repeat. */
 void session_vmm_stop(struct session *s);
 

@@ -89,6 +89,12 @@ static const struct ipc_msg samples[] = {
     {.type = IPC_SESSION_ADOPT,
 	.session_adopt = {10, 5, "vm", UINT64_C(4) << 30, 0, 4096, 65536, 20}},
     {.type = IPC_SESSION_ADOPTED, .session_adopted = {10, 5, EBADF}},
+    {.type = IPC_INVENTORY, .inventory = {11}},
+    {.type = IPC_SESSION_HELD_WAITING, .session_held_waiting = {11, 5}},
+    {.type = IPC_SESSION_HELD_CONNECTED, .session_held_connected = {11, 6}},
+    {.type = IPC_SESSION_HELD_SERVING, .session_held_serving = {11, 7}},
+    {.type = IPC_SESSION_ENDED, .session_ended = {11, 8, IPC_ENDED_REFUSED, "no region"}},
+    {.type = IPC_INVENTORY_END, .inventory_end = {11, 3}},
 };
 _Static_assert(ARRAY_SIZE(samples) == ARRAY_SIZE(types), "add a sample for the new message");
 
