@@ -78,7 +78,10 @@ detach_locked(struct session *s)
 	if (populate_is_needed(s) || !uffd_is_quiet(s->uffd))
 		return DETACH_LATER;
 	(void)fault(FAULT_COMPLETE_DETACH);
-	r = unregister_all(s); /* wakes everybody */
+	r = unregister_all(s);
+	/* The kernel wakes who waits before it locks the mapping: a thread that was about to
+	 * wait then would never be woken (seen on Linux 6.18).  Nobody begins to wait now. */
+	fault_wake_all(s);
 	if (r < 0) {
 		s->completion.error = -r;
 		return DETACH_FAILED;

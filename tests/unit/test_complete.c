@@ -271,10 +271,7 @@ under_fire(void)
 	pthread_create(&threads[2], NULL, discard_all, NULL);
 	begin();
 	for (size_t i = 0; i < 3; i++) {
-		void *got;
-
-		pthread_join(threads[i], &got);
-		wrong += (uintptr_t)got;
+		wrong += (uintptr_t)rig_join(threads[i]);
 	}
 	right = end() == IPC_COMPLETION_DETACHED && wrong == 0 && memory_is(0, discarded);
 	rig_close(&rig);

@@ -331,14 +331,22 @@ guest_discard(struct guest *guest, void *at, size_t bytes)
 	need(pthread_create(&guest->thread, NULL, discard_main, guest) == 0, "pthread_create");
 }
 
-unsigned char
-guest_join(struct guest *guest)
+void *
+rig_join(pthread_t thread)
 {
 	struct timespec until;
+	void *got = NULL;
 
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += PATIENCE_S;
-	if (pthread_timedjoin_np(guest->thread, NULL, &until) != 0)
+	if (pthread_timedjoin_np(thread, &got, &until) != 0)
 		bail_out("a thread of the guest waits for ever");
+	return got;
+}
+
+unsigned char
+guest_join(struct guest *guest)
+{
+	rig_join(guest->thread);
 	return guest->got;
 }

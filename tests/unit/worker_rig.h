@@ -83,6 +83,9 @@ void guest_touch(struct guest *guest, void *at);
 void guest_discard(struct guest *guest, void *at, size_t bytes);
 unsigned char guest_join(struct guest *guest);
 
+/* As pthread_join(), for a thread that must not wait for ever. */
+void *rig_join(pthread_t thread);
+
 /* Spins until cond holds; a line that never comes true ends the test. */
 #define rig_until(cond)                                 \
 	do {                                            \
