@@ -17,6 +17,7 @@
 
 #define RETRY_FIRST_NS (50 * NS_PER_MS)
 #define RETRY_LAST_NS  (5 * NS_PER_S)
+#define BUFFER_NS      (500 * NS_PER_MS)
 #define AGAIN_NS       (50 * NS_PER_US)
 
 /* What became of a slot after one try. */
@@ -155,27 +156,35 @@ wait_for_work(struct iolane *lane, uint64_t due_ns)
 	    .tv_nsec = (long)(due_ns % NS_PER_S),
 	};
 
-	lane->idle++;
 	if (due_ns == 0)
 		pthread_cond_wait(&lane->work, &lane->mutex);
 	else
 		pthread_cond_timedwait(&lane->work, &lane->mutex, &until);
-	lane->idle--;
+}
+
+static void
+back_off(struct iolane_slot *slot)
+{
+	uint64_t wait_ns = RETRY_FIRST_NS << (slot->tries < 7 ? slot->tries : 7);
+
+	slot->tries++;
+	slot->due_ns = clock_now_ns() + (wait_ns < RETRY_LAST_NS ? wait_ns : RETRY_LAST_NS);
 }
 
 static void
 finish_slot(struct session *s, struct iolane_slot *slot, enum served served)
 {
 	struct iolane *lane = &s->iolane;
-	uint64_t wait_ns;
+	bool again = slot->again;
 
 	slot->busy = false;
-	if (served == SERVE_LATER) {
-		wait_ns = RETRY_FIRST_NS << (slot->tries < 7 ? slot->tries : 7);
-		slot->tries++;
-		slot->due_ns = clock_now_ns() + (wait_ns < RETRY_LAST_NS ? wait_ns : RETRY_LAST_NS);
+	slot->again = false;
+	if (served == SERVE_LATER && !lane->overflow) {
+		back_off(slot);
 		return;
 	}
+	if (served == SERVED && again)
+		return;
 	memset(slot, 0, sizeof(*slot));
 	lane->used--;
 	if (lane->overflow && lane->used < IOLANE_SLOTS / 2) {
@@ -223,67 +232,107 @@ serve_until_stopped(struct session *s, void *buf)
 	pthread_mutex_unlock(&lane->mutex);
 }
 
+/* Memory to read a page into; NULL only when the session stops first. */
+static void *
+get_buffer(struct session *s, uint64_t bytes)
+{
+	struct iolane *lane = &s->iolane;
+	void *buf;
+
+	for (;;) {
+		buf = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (buf != MAP_FAILED)
+			return buf;
+		raise_alarm(s, SESSION_POST_FILL_ALARM, ENOMEM);
+		pthread_mutex_lock(&lane->mutex);
+		if (!lane->stop)
+			wait_for_work(lane, clock_now_ns() + BUFFER_NS);
+		if (lane->stop) {
+			lane->threads--;
+			pthread_mutex_unlock(&lane->mutex);
+			return NULL;
+		}
+		pthread_mutex_unlock(&lane->mutex);
+	}
+}
+
 static void *
 iolane_main(void *arg)
 {
 	struct session *s = arg;
 	uint64_t bytes = largest_page(s);
-	void *buf = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *buf = get_buffer(s, bytes);
 
-	if (buf != MAP_FAILED) {
+	if (buf != NULL) {
 		serve_until_stopped(s, buf);
 		munmap(buf, bytes);
-	} else {
-		pthread_mutex_lock(&s->iolane.mutex);
-		s->iolane.threads--;
-		pthread_mutex_unlock(&s->iolane.mutex);
-		raise_alarm(s, SESSION_POST_FILL_ALARM, ENOMEM);
 	}
 	session_thread_done(s);
 	return NULL;
 }
 
-static bool
-is_queued(const struct iolane *lane, const struct run *page)
+static struct iolane_slot *
+find_slot(struct iolane *lane, const struct run *page)
 {
 	for (unsigned i = 0; i < IOLANE_SLOTS; i++) {
-		if (lane->slots[i].page.nr != 0 && lane->slots[i].page.first == page->first &&
-		    lane->slots[i].page.region == page->region)
-			return true;
+		struct iolane_slot *slot = &lane->slots[i];
+
+		if (slot->page.nr != 0 && slot->page.first == page->first &&
+		    slot->page.region == page->region)
+			return slot;
 	}
-	return false;
+	return NULL;
 }
 
 static void
 put_in_slot(struct iolane *lane, const struct run *page)
 {
+	struct iolane_slot *slot = find_slot(lane, page);
 	unsigned i = 0;
 
+	if (slot != NULL) {
+		/* Its thread may have woken the guest already. */
+		slot->again = slot->busy;
+		return;
+	}
+	if (lane->used == IOLANE_SLOTS) {
+		lane->overflow = true;
+		return;
+	}
 	while (lane->slots[i].page.nr != 0)
 		i++;
 	lane->slots[i] = (struct iolane_slot){.page = *page};
 	lane->used++;
 }
 
-void
+/* A thread for each page, up to the bound: one that waits for its storage serves no other. */
+static bool
+needs_thread(const struct iolane *lane)
+{
+	return !lane->stop && lane->threads < IOLANE_THREADS && lane->threads < lane->used;
+}
+
+bool
 iolane_add(struct session *s, const struct run *page)
 {
 	struct iolane *lane = &s->iolane;
+	bool taken = true;
 
-	session_count(s, COUNTER_IO_FAULTS, 1);
 	pthread_mutex_lock(&lane->mutex);
-	if (lane->used == IOLANE_SLOTS)
-		lane->overflow = true;
-	else if (!is_queued(lane, page))
-		put_in_slot(lane, page);
-	if (lane->idle == 0 && lane->threads < IOLANE_THREADS && !lane->stop) {
+	put_in_slot(lane, page);
+	if (needs_thread(lane)) {
 		lane->threads++;
 		if (session_thread_start(s, iolane_main) < 0) {
 			lane->threads--;
-			/* With no thread at all the fault waits for the next one's. */
-			raise_alarm(s, SESSION_POST_FILL_ALARM, EAGAIN);
+			taken = lane->threads > 0;
 		}
 	}
-	pthread_cond_signal(&lane->work);
+	/* Not one of them: it might be one that waits for memory. */
+	pthread_cond_broadcast(&lane->work);
 	pthread_mutex_unlock(&lane->mutex);
+	if (taken)
+		session_fault_count(s, COUNTER_IO_FAULTS, 1);
+	else
+		raise_alarm(s, SESSION_POST_FILL_ALARM, EAGAIN);
+	return taken;
 }
