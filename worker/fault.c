@@ -27,21 +27,33 @@
 #define MEMORY_FIRST_NS NS_PER_MS
 #define MEMORY_LAST_NS	(100 * NS_PER_MS)
 
+/* While some faults had no place among the deferred ones, everybody is woken this often. */
+#define FORGOTTEN_NS (100 * NS_PER_MS)
+/* A userfaultfd that cannot be waited for is looked at this often. */
+#define BLIND_NS NS_PER_MS
+
 /* A spin that found nothing is followed by waits without one, twice as many each time. */
 #define SPIN_SKIP_MAX 256U
 
 /* A second descriptor in the poll would cost each fault 0.2 us. */
 #define STOP_SIGNAL SIGUSR1
 
+/* A fault that waits for another try. */
+struct deferred {
+	uint64_t addr;
+	uint64_t due_ns;
+	uint64_t wait_ns; /* that ends then */
+};
+
 struct fault_thread {
 	struct session *s;
 	struct uffd_msg *msgs; /* PAGEMAP_EVENTS in the page map, which outlives us */
 	size_t nr_msgs;
-	uint64_t deferred[DEFERRED_MAX]; /* addresses whose fault waits for another try */
+	size_t nr_faults; /* among them */
+	struct deferred deferred[DEFERRED_MAX];
 	size_t nr_deferred;
-	bool forgotten;	  /* a fault did not fit there: wake everybody when it is empty */
-	uint64_t wait_ns; /* until the next try; 0: nothing is deferred */
-	uint64_t wait_last_ns;
+	uint64_t waited_ns; /* by the fault that is tried again now; 0: it is a new one */
+	uint64_t wake_ns;   /* when everybody is woken at the latest; 0: none was forgotten */
 	uint64_t buf_bytes;
 	void *buf; /* where page-cache bytes are put before the copy */
 	uint32_t spin_skip;
@@ -49,17 +61,30 @@ struct fault_thread {
 	sigset_t unblocked; /* while it waits: nothing, so that STOP_SIGNAL ends the wait */
 };
 
+static bool
+is_deferred(const struct fault_thread *t, uint64_t addr)
+{
+	for (size_t i = 0; i < t->nr_deferred; i++) {
+		if (t->deferred[i].addr == addr)
+			return true;
+	}
+	return false;
+}
+
+/* Tries again after first_ns, then after twice as long each time, up to last_ns. */
 static void
 defer(struct fault_thread *t, uint64_t addr, uint64_t first_ns, uint64_t last_ns)
 {
+	uint64_t now_ns = clock_now_ns(), wait_ns = t->waited_ns * 2;
+
+	if (wait_ns < first_ns)
+		wait_ns = first_ns;
+	if (wait_ns > last_ns)
+		wait_ns = last_ns;
 	if (t->nr_deferred < DEFERRED_MAX)
-		t->deferred[t->nr_deferred++] = addr;
-	else
-		t->forgotten = true;
-	if (t->wait_last_ns < last_ns)
-		t->wait_last_ns = last_ns;
-	if (t->wait_ns < first_ns)
-		t->wait_ns = first_ns;
+		t->deferred[t->nr_deferred++] = (struct deferred){addr, now_ns + wait_ns, wait_ns};
+	else if (t->wake_ns == 0)
+		t->wake_ns = now_ns + FORGOTTEN_NS;
 }
 
 static void
@@ -97,7 +122,8 @@ not_filled(struct fault_thread *t, const struct run *page, enum fill_result resu
 		defer(t, run_host(page), MEMORY_FIRST_NS, MEMORY_LAST_NS);
 		break;
 	case FILL_BAD_SOURCE:
-		iolane_add(s, page);
+		if (!iolane_add(s, page))
+			defer(t, run_host(page), MEMORY_FIRST_NS, MEMORY_LAST_NS);
 		break;
 	case FILL_FAILED:
 		alarm_fill(s, error);
@@ -199,16 +225,23 @@ answer(struct fault_thread *t, uint64_t addr)
 {
 	struct session *s = t->s;
 	struct run page = {.region = region_find(&s->regions, addr), .nr = 1};
+	enum fill_result result;
+	struct fill fill;
 
 	if (page.region == NULL) {
 		session_fault_count(s, COUNTER_STRAY_FAULTS, 1);
 		return;
 	}
 	page.first = (addr - page.region->host_addr) / page.region->page_bytes;
-	if (page_is_fillable(page_get(&s->map, run_map(&page))))
+	/* A thread that a signal interrupts in the kernel faults thousands of times. */
+	if (is_deferred(t, run_host(&page)))
+		return;
+	if (page_is_fillable(page_get(&s->map, run_map(&page)))) {
 		answer_from_image(t, &page);
-	else
-		not_filled(t, &page, fill_again(s, &page), 0);
+		return;
+	}
+	result = fill_again(s, &page, &fill);
+	not_filled(t, &page, result, fill.error);
 }
 
 /* They are in the page map now.  A death before this only applies them twice. */
@@ -221,8 +254,9 @@ forget_removals(struct fault_thread *t)
 	}
 }
 
-/* Reads what is there and applies its removals.  Returns the number of events. */
-static size_t
+/* Reads what is there and applies its removals.  Returns the number of events or a negative
+ * errno. */
+static int
 read_batch(struct fault_thread *t)
 {
 	struct session *s = t->s;
@@ -233,23 +267,26 @@ read_batch(struct fault_thread *t)
 	t->nr_msgs = n > 0 ? (size_t)n : 0;
 	if (n > 0) {
 		(void)fault(FAULT_EVENTS_AFTER_READ);
-		session_fault_count(
-		    s, COUNTER_FAULTS, fault_apply_removals(s, t->msgs, t->nr_msgs));
+		t->nr_faults = fault_apply_removals(s, t->msgs, t->nr_msgs);
+		session_fault_count(s, COUNTER_FAULTS, t->nr_faults);
 		forget_removals(t);
 	}
 	copylock_demand_done(&s->copylock);
-	return t->nr_msgs;
+	return n;
 }
 
 static void
 answer_batch(struct fault_thread *t)
 {
 	struct session *s = t->s;
-	uint64_t begin = clock_now_ns(), took;
+	uint64_t begin, took;
 
-	session_fault_set(s, COUNTER_FAULTS_ACTIVE, t->nr_msgs);
-	session_fault_max(s, COUNTER_FAULTS_ACTIVE_MAX, t->nr_msgs);
+	if (t->nr_msgs == 0)
+		return;
+	session_fault_set(s, COUNTER_FAULTS_ACTIVE, t->nr_faults);
+	session_fault_max(s, COUNTER_FAULTS_ACTIVE_MAX, t->nr_faults);
 	(void)fault(FAULT_FILL_AFTER_READ);
+	begin = clock_now_ns();
 	for (size_t i = 0; i < t->nr_msgs; i++) {
 		if (t->msgs[i].event != UFFD_EVENT_PAGEFAULT)
 			continue;
@@ -261,29 +298,39 @@ answer_batch(struct fault_thread *t)
 	session_fault_set(s, COUNTER_FAULTS_ACTIVE, 0);
 }
 
+/* Who was forgotten gets a try of its own, even when no place ever becomes free. */
+static void
+wake_forgotten(struct fault_thread *t, uint64_t now_ns)
+{
+	if (t->wake_ns == 0 || (t->nr_deferred >= DEFERRED_MAX / 2 && now_ns < t->wake_ns))
+		return;
+	t->wake_ns = 0;
+	fault_wake_all(t->s);
+}
+
 static void
 retry_deferred(struct fault_thread *t)
 {
-	uint64_t again[DEFERRED_MAX];
-	size_t nr = t->nr_deferred;
-	uint64_t waited_ns = t->wait_ns;
+	uint64_t now_ns;
+	size_t i = 0;
 
-	if (nr == 0)
+	if (t->nr_deferred == 0 && t->wake_ns == 0)
 		return;
-	memcpy(again, t->deferred, nr * sizeof(again[0]));
-	t->nr_deferred = 0;
-	t->wait_ns = 0;
-	for (size_t i = 0; i < nr; i++)
-		answer(t, again[i]);
-	if (t->nr_deferred > 0 && waited_ns * 2 > t->wait_ns)
-		t->wait_ns = waited_ns * 2 < t->wait_last_ns ? waited_ns * 2 : t->wait_last_ns;
-	if (t->nr_deferred > 0)
-		return;
-	t->wait_last_ns = 0;
-	if (t->forgotten) {
-		t->forgotten = false;
-		fault_wake_all(t->s);
+	now_ns = clock_now_ns();
+	while (i < t->nr_deferred) {
+		struct deferred d = t->deferred[i];
+
+		if (d.due_ns > now_ns) {
+			i++;
+			continue;
+		}
+		/* What is deferred again is due later than now. */
+		t->deferred[i] = t->deferred[--t->nr_deferred];
+		t->waited_ns = d.wait_ns;
+		answer(t, d.addr);
 	}
+	t->waited_ns = 0;
+	wake_forgotten(t, now_ns);
 }
 
 /* Looks for events without sleeping.  Gives up for a growing number of waits when that
@@ -313,21 +360,44 @@ spin(struct fault_thread *t)
 	return false;
 }
 
+/* How long until a fault is due for another try. */
+static struct timespec
+until_due(const struct fault_thread *t)
+{
+	uint64_t due_ns = t->wake_ns != 0 ? t->wake_ns : UINT64_MAX, now_ns = clock_now_ns(), ns;
+
+	for (size_t i = 0; i < t->nr_deferred; i++) {
+		if (t->deferred[i].due_ns < due_ns)
+			due_ns = t->deferred[i].due_ns;
+	}
+	ns = due_ns > now_ns ? due_ns - now_ns : 0;
+	return (struct timespec){
+	    .tv_sec = (time_t)(ns / NS_PER_S),
+	    .tv_nsec = (long)(ns % NS_PER_S),
+	};
+}
+
 /* Waits for events, for the next try of a deferred fault, or for the end. */
 static void
 wait_for_events(struct fault_thread *t)
 {
+	const struct timespec blind = {.tv_nsec = BLIND_NS};
 	struct pollfd fd = {.fd = t->s->uffd, .events = POLLIN};
-	struct timespec timeout = {
-	    .tv_sec = (time_t)(t->wait_ns / NS_PER_S),
-	    .tv_nsec = (long)(t->wait_ns % NS_PER_S),
-	};
+	struct timespec timeout, *wait = NULL;
 
 	t->nr_msgs = 0;
 	if (spin(t))
 		return;
-	if (ppoll(&fd, 1, t->nr_deferred > 0 ? &timeout : NULL, &t->unblocked) > 0)
-		read_batch(t);
+	if (t->nr_deferred > 0 || t->wake_ns != 0) {
+		timeout = until_due(t);
+		wait = &timeout;
+	}
+	if (ppoll(&fd, 1, wait, &t->unblocked) <= 0)
+		return;
+	/* The VMM shares the flags of its userfaultfd and may make it blocking: then poll()
+	 * calls it an error at once and for ever. */
+	if (read_batch(t) < 0 || (fd.revents & POLLIN) == 0)
+		(void)ppoll(NULL, 0, &blind, &t->unblocked);
 }
 
 static void

@@ -153,21 +153,23 @@ fill_run(
 }
 
 enum fill_result
-fill_again(struct session *s, const struct run *page)
+fill_again(struct session *s, const struct run *page, struct fill *ret)
 {
 	enum uffd_result result;
 	struct uffd_fill f;
 
 	result = fill_once(s, page, NULL, &f);
+	*ret = (struct fill){.error = f.error};
 	if (result == UFFD_EXISTS) {
 		/* Another fill was faster than this event: nobody was woken by ours. */
 		uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
 		session_fault_count(s, COUNTER_FILL_EXISTS, 1);
-		return FILL_DONE;
 	}
 	if (result == UFFD_DONE) {
 		page_step(&s->map, run_map(page), PAGE_EV_ZEROED);
 		session_fault_count(s, COUNTER_PAGES_ZEROED, 1);
 	}
+	if (result_of(result) == FILL_DONE)
+		*ret = (struct fill){.nr_done = 1};
 	return result_of(result);
 }

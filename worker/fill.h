@@ -41,6 +41,6 @@ enum fill_result fill_run(
     struct session *s, const struct run *run, const void *src, enum fill_why why, struct fill *ret);
 
 /* Answers a missing fault on a page that was populated or removed before: zeros. */
-enum fill_result fill_again(struct session *s, const struct run *page);
+enum fill_result fill_again(struct session *s, const struct run *page, struct fill *ret);
 
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* Above mmap_min_addr on every configuration we know and below every mapping of a VMM. */
@@ -104,8 +105,11 @@ uffd_unregister(int fd, uint64_t start, uint64_t bytes)
 int
 uffd_read(int fd, struct uffd_msg *msgs, size_t max)
 {
-	ssize_t n = read(fd, msgs, max * sizeof(*msgs));
+	struct iovec iov = {.iov_base = msgs, .iov_len = max * sizeof(*msgs)};
+	ssize_t n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
 
+	if (n < 0 && errno == EOPNOTSUPP)
+		n = read(fd, msgs, max * sizeof(*msgs)); /* before Linux 6.10 */
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	return (int)((size_t)n / sizeof(*msgs));

@@ -36,8 +36,9 @@ void uffd_wake(int fd, uint64_t start, uint64_t bytes);
 /* 0 or a negative errno. */
 int uffd_unregister(int fd, uint64_t start, uint64_t bytes);
 
-/* Reads up to max events without blocking (the descriptor is non-blocking).  Returns how
- * many, 0 when there is none, or a negative errno. */
+/* Reads up to max events without blocking, also when the VMM, which shares the descriptor's
+ * flags, has made it blocking (from Linux 6.10 on).  Returns how many, 0 when there is
+ * none, or a negative errno. */
 int uffd_read(int fd, struct uffd_msg *msgs, size_t max);
 
 /* False when a removal is on its way: begun by the VMM, event not yet read or its thread not yet

@@ -303,7 +303,7 @@ test_gone(void)
 	ok(got.nr_done == 0 && rig_all(&rig, 0, 4, PAGE_ABSENT), "the marks are rolled back");
 	page_step(&rig.session.map, 5, PAGE_EV_REMOVE);
 	run = rig_run(&rig, 5, 1);
-	is_int(fill_again(&rig.session, &run), FILL_GONE, "also for zeros");
+	is_int(fill_again(&rig.session, &run, &got), FILL_GONE, "also for zeros");
 	ok(!uffd_is_alive(rig.session.uffd), "and it is known to be gone");
 	rig_close(&rig);
 }
@@ -333,6 +333,7 @@ test_again_zeros(void)
 {
 	struct uffd_msg msg;
 	struct guest guest;
+	struct fill got;
 	struct run run;
 
 	rig_open(&rig, NR_PAGES);
@@ -340,14 +341,14 @@ test_again_zeros(void)
 	page_step(&rig.session.map, 0, PAGE_EV_REMOVE);
 	guest_touch(&guest, guest_page(0));
 	rig_read(rig.session.uffd, &msg, 1);
-	is_int(fill_again(&rig.session, &run), FILL_DONE, "a fault on a removed page");
+	is_int(fill_again(&rig.session, &run, &got), FILL_DONE, "a fault on a removed page");
 	is_int(guest_join(&guest), 0, "the guest reads zeros");
 	is_int(rig_state(&rig, 0), PAGE_PRESENT, "the page is present again");
 	run = rig_run(&rig, 1, 1);
 	page_step(&rig.session.map, 1, PAGE_EV_FILLED);
 	guest_touch(&guest, guest_page(1));
 	rig_read(rig.session.uffd, &msg, 1);
-	is_int(fill_again(&rig.session, &run), FILL_DONE, "a fault on a present page");
+	is_int(fill_again(&rig.session, &run, &got), FILL_DONE, "a fault on a present page");
 	is_int(guest_join(&guest), 0, "discarded behind our back: zeros");
 	is_int(rig_state(&rig, 1), PAGE_PRESENT, "it stays present");
 	is_int(rig_counter(&rig, COUNTER_PAGES_ZEROED), 2, "both are counted");
@@ -359,6 +360,7 @@ test_again_exists(void)
 {
 	struct uffd_msg msg;
 	struct guest guest;
+	struct fill got;
 	struct run run;
 
 	rig_open(&rig, NR_PAGES);
@@ -367,7 +369,8 @@ test_again_exists(void)
 	rig_read(rig.session.uffd, &msg, 1);
 	rig_put(rig.session.uffd, guest_page(0), rig_byte(0));
 	page_step(&rig.session.map, 0, PAGE_EV_FILLED);
-	is_int(fill_again(&rig.session, &run), FILL_DONE, "a late fault on a page that is there");
+	is_int(fill_again(&rig.session, &run, &got), FILL_DONE,
+	    "a late fault on a page that is there");
 	is_int(guest_join(&guest), rig_byte(0), "wakes the guest and changes nothing");
 	is_int(rig_counter(&rig, COUNTER_FILL_EXISTS), 1, "counted as existing");
 	rig_close(&rig);
@@ -378,6 +381,7 @@ test_again_pending(void)
 {
 	struct uffd_msg msg;
 	struct guest guest;
+	struct fill got;
 	struct run run;
 
 	rig_open(&rig, NR_PAGES);
@@ -385,10 +389,10 @@ test_again_pending(void)
 	page_step(&rig.session.map, 0, PAGE_EV_REMOVE);
 	guest_discard(&guest, guest_page(4), RIG_PAGE);
 	rig_wait_event(rig.session.uffd);
-	is_int(fill_again(&rig.session, &run), FILL_AGAIN, "zeros wait for a removal too");
+	is_int(fill_again(&rig.session, &run, &got), FILL_AGAIN, "zeros wait for a removal too");
 	ok(rig_state(&rig, 0) == PAGE_REMOVED && !rig_has(guest_page(0)), "nothing changed");
 	rig_read(rig.session.uffd, &msg, 1);
-	rig_until(fill_again(&rig.session, &run) == FILL_DONE);
+	rig_until(fill_again(&rig.session, &run, &got) == FILL_DONE);
 	ok(rig_state(&rig, 0) == PAGE_PRESENT && rig_page_is(guest_page(0), 0), "then it works");
 	guest_join(&guest);
 	rig_close(&rig);
@@ -483,7 +487,8 @@ test_dead_then_removed(void)
 	guest_join(&guest);
 	is_int(fill_when_quiet(2, 1, &got), FILL_STALE, "discarded after the death: no image");
 	run = rig_run(&rig, 2, 1);
-	ok(fill_again(&rig.session, &run) == FILL_DONE && rig_page_is(guest_page(2), 0), "zeros");
+	ok(fill_again(&rig.session, &run, &got) == FILL_DONE && rig_page_is(guest_page(2), 0),
+	    "zeros");
 	rig_close(&rig);
 }
 
