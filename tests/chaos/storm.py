@@ -18,6 +18,8 @@ LOG_LINES = 40
 # Rounds that a guest runs on without a pager before it is verified for the last time.
 AFTERLIFE_ROUNDS = 3
 MAX_LOST = 3
+# The end of a worker in the log.
+DEATH = r"killed by SIG|ended, nobody knows|on LINK_LOST|lost its link"
 HEARTBEAT_MS = 500
 
 
@@ -40,7 +42,7 @@ class Storm:
         self.round = 0
         self.kind = "start"
         self.is_hit = False        # something was killed in this round
-        self.settled_at = 0.0
+        self.log_mark = 0          # where this round begins in the log of the supervisor
         self.points = sorted(workers.known_points(guests.vmm.TOP) & workers.POINTS.keys())
         self.pager = self.images = self.workers = None
         self.versions = None
@@ -65,6 +67,7 @@ class Storm:
             self.rng, self.points if self.has_points else [], 2000)
         os.environ["PAGERD_TEST_LOG"] = self.log_path
         self.pager.start()
+        self.log_mark = 0
 
     def end_supervisor(self, sig):
         self.pager.process.send_signal(sig)
@@ -117,9 +120,7 @@ class Storm:
                 return
             except API_ERRORS + (guests.vmm.VmmError, Lost, TimeoutError) as again:
                 error = again
-                self.workers.look()
-                self.is_hit |= bool(self.account_deaths())
-        if not self.is_hit and not any(w.is_gone() for w in self.workers.by_pid.values()):
+        if not self.has_excuse():
             self.result.fail(self.tell(guest, "it was not restored: %s" % error))
         guest.kill()
         self.forget(guest)
@@ -211,7 +212,7 @@ class Storm:
             self.retire(guest, how)
             return True
         except pagerd.ApiError as error:
-            if self.account_deaths() and guest.vm:
+            if self.has_excuse() and guest.vm:
                 self.result.counts["completions_cut"] += 1
                 return False
             self.lose(guest, "%s: the API says %s" % (how, error))
@@ -238,7 +239,7 @@ class Storm:
             try:
                 self.waiting.append((guest, guest.create()))
             except API_ERRORS as error:
-                if not self.any_gone():
+                if not self.has_excuse():
                     raise
                 self.cut_birth(guest, error)
 
@@ -249,8 +250,17 @@ class Storm:
             guest = self.rng.choice(able)
             guest.completing = pagerd.Pending(self.pager.complete, guest.name, "20s")
 
-    def any_gone(self):
-        return any(w.is_gone() for w in self.workers.by_pid.values())
+    def has_excuse(self):
+        """Whether a worker or the supervisor has died in this round: asked only when something
+        went wrong, because workers die that nobody has seen yet."""
+        if self.is_hit or any(w.is_gone() for w in self.workers.by_pid.values()):
+            return True
+        try:
+            self.pager.log.wait(DEATH, since=self.log_mark, timeout=1)
+        except TimeoutError:
+            return False
+        self.is_hit = True
+        return True
 
     # -- after the kill
 
@@ -268,7 +278,11 @@ class Storm:
 
     def is_meant_to_end(self, worker):
         """Drained and empty, it exits."""
-        return self.pager.log.find(r"pid=%d: .*(exited with code 0|drained)" % worker.pid) is not None
+        try:
+            return "exited with code 0" in self.pager.log.wait(
+                r"pid=%d: .*, sessions_serving=" % worker.pid, timeout=PATIENCE_S)
+        except TimeoutError:
+            return False
 
     def settle(self, hit_at, waits_into):
         """Everybody who was served must be served again and prove it."""
@@ -284,7 +298,6 @@ class Storm:
             for begin, end, took in self.guarded(guest, guest.prove_life) or []:
                 if begin <= time.monotonic() and end >= hit_at:
                     longest[guest] = max(took, longest.get(guest, 0.0))
-        self.settled_at = time.monotonic()
         if longest and waits_into is not None:
             waits_into.append(max(longest.values()))
             if waits_into is self.result.worker_waits:
@@ -331,7 +344,7 @@ class Storm:
                 raise Lost("complete said %s but it has graduated" % error)
             self.guests.remove(guest)
             self.enter_afterlife(guest)
-        elif not self.is_hit and not self.any_gone():
+        elif not self.has_excuse():
             raise Lost("complete failed although nothing was killed: %s" % error)
 
     def end_births(self):
@@ -344,13 +357,15 @@ class Storm:
                 self.cut_birth(guest, error)
         waiting, self.waiting = self.waiting, []
         for guest, session in waiting:
-            # It was created before the death and its VMM comes after it: no excuse.
+            # It was created before the death and its VMM comes after it: only another death
+            # excuses a failure.
+            mark = self.pager.log.mark()
             try:
                 guest.connect(session)
                 self.adopt_child(guest)
                 self.result.counts["waiting_survived"] += 1
             except API_ERRORS + (guests.vmm.VmmError, Lost, TimeoutError) as error:
-                if self.any_gone():
+                if self.pager.log.find(DEATH, since=mark):
                     self.cut_birth(guest, error)
                 else:
                     self.lose(guest, "it waited for its VMM when the kill came: %s" % error)
@@ -368,20 +383,22 @@ class Storm:
     def calm(self):
         """The same proof without a kill: what the waits are then."""
         start = time.monotonic()
-        for guest in self.guests:
+        mark = self.pager.log.mark()
+        for guest in list(self.guests):
             self.guarded(guest, guest.ask_for_life)
         worst = 0.0
         for guest in list(self.guests):
             for begin, _, took in self.guarded(guest, guest.prove_life) or []:
                 if begin >= start:
                     worst = max(worst, took)
-        if not self.any_gone():
+        if not self.pager.log.find(DEATH, since=mark):
             self.result.quiet_waits.append(worst)
 
     def run_round(self, kind):
         self.round += 1
         self.kind = kind.name
         self.is_hit = False
+        self.log_mark = self.pager.log.mark()
         if self.account_deaths():
             self.is_hit = True
         self.workers.look()
@@ -398,6 +415,7 @@ class Storm:
 
     def end_guests(self):
         self.is_hit = False
+        self.log_mark = self.pager.log.mark()
         for guest in list(self.guests):
             self.guarded(guest, lambda g=guest: self.retire(g, "quit"))
         self.bury_graduated(is_all=True)

@@ -7,15 +7,15 @@ import signal
 
 POINTS = {
     # name: the largest number of the pass at which it strikes, drawn anew for each start
-    "EVENTS_AFTER_READ": 1500,
-    "FILL_AFTER_READ": 1500,
-    "FILL_AFTER_MARK": 2500,
-    "FILL_AFTER_IOCTL": 2500,
-    "POPULATE_CHUNK": 40,
-    "COMPLETE_DETACH": 3,
-    "HANDSHAKE_READ": 4,
-    "ADOPT_SESSION": 12,
-    "ADOPT_WAKE": 12,
+    "EVENTS_AFTER_READ": 600,
+    "FILL_AFTER_READ": 600,
+    "FILL_AFTER_MARK": 800,
+    "FILL_AFTER_IOCTL": 800,
+    "POPULATE_CHUNK": 12,
+    "COMPLETE_DETACH": 2,
+    "HANDSHAKE_READ": 3,
+    "ADOPT_SESSION": 6,
+    "ADOPT_WAKE": 6,
     "RELEASE_SESSION": 4,
 }
 
@@ -48,21 +48,27 @@ class Worker:
         self.point = None
 
     def know(self):
-        self.is_known = True
         with open("/proc/%d/environ" % self.pid, "rb") as f:
-            match = re.search(rb"PAGER_FAULT=(\w+):", f.read())
+            environment = f.read()
+        if b"PAGER_WORKER_FAULT=" in environment:
+            return  # the supervisor's: it has not been executed yet
+        self.is_known = True
+        match = re.search(rb"PAGER_FAULT=(\w+):", environment)
         if match:
             self.point = match.group(1).decode()
 
     def is_gone(self, timeout=0):
-        return bool(select.select([self.pidfd], [], [], timeout)[0])
+        return self.pidfd < 0 or bool(select.select([self.pidfd], [], [], timeout)[0])
 
     def kill(self, sig=signal.SIGKILL):
         self.is_killed = True
+        if self.pidfd < 0:
+            raise ProcessLookupError
         signal.pidfd_send_signal(self.pidfd, sig)
 
     def close(self):
         os.close(self.pidfd)
+        self.pidfd = -1
 
 
 class Workers:
