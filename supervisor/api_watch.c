@@ -70,15 +70,14 @@ on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 static void
 lines_begin(struct api_wait *wait)
 {
-	ev_timer_init(&wait->tick, on_tick, TICK_S, TICK_S);
+	/* The first line comes with the next turn: what is over by then has none. */
+	ev_timer_init(&wait->tick, on_tick, 0.0, TICK_S);
 	wait->tick.data = wait;
 	/* No state: so the first line is news. */
 	wait->seen.state = SESSION_STATE_COUNT;
 	http_stream_begin(wait->req, 200, LINES_TYPE);
-	if (wait->finished)
-		return;
-	ev_timer_start(wait->api->sup->loop, &wait->tick);
-	say_progress(wait);
+	if (!wait->finished)
+		ev_timer_start(wait->api->sup->loop, &wait->tick);
 }
 
 static void

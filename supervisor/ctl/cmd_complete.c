@@ -31,6 +31,7 @@ struct progress {
 	const char *id;
 	bool terminal;
 	bool drawn; /* a bar is on the line */
+	bool begun; /* there was progress: it had not graduated before */
 	uint64_t started_ns, said_ns;
 	json_t *final; /* owned: the last line, which has "status" */
 };
@@ -78,6 +79,7 @@ read_lines(struct progress *p, struct client *client)
 			json_decref(p->final);
 			p->final = line;
 		} else {
+			p->begun = true;
 			draw(p, line);
 			json_decref(line);
 		}
@@ -144,7 +146,7 @@ report(struct progress *p, const struct client *client)
 	text_bytes(bytes, ctl_u64(json, "guest_bytes"));
 	if (p->ctl->json)
 		ctl_print_json(json);
-	else if (nanos < NS_PER_MS) /* it had before */
+	else if (!p->begun)
 		printf("%s has graduated: %s\n", p->id, bytes);
 	else
 		printf("%s has graduated: %s in %s\n", p->id, bytes, text_nanos(time, nanos));

@@ -388,7 +388,7 @@ def graduated_is_not_unknown():
 def a_fault_during_the_sweep_is_answered():
     with pagerd.Pagerd() as pager:
         client = client_of(pager)
-        image = pager.image(size="1G", seed=7)
+        image = pager.image(in_memory=True, size="1G", seed=7)
         with restore(pager, client, image, "a") as guest:
             call = pagerd.Pending(client.complete, "a")
             pager.log.wait("id=a: SERVING -> COMPLETING")

@@ -64,7 +64,7 @@ def paused(pager, begin):
 
 def a_completion_line_by_line():
     with pagerd.Pagerd() as pager:
-        image = pager.image(size="1G", seed=7)
+        image = pager.image(in_memory=True, size="1G", seed=7)
         with pager.restore(image, "a") as guest:
             with Stream(pager, "POST", "/sessions/a/complete?watch=1") as stream:
                 tap.is_((stream.answer.status, stream.answer.getheader("Content-Type"),
