@@ -160,7 +160,7 @@ child_on_unlinked(struct child *child)
 	if (n > 0)
 		child_log(child, LOG_LEVEL_ERR,
 		    "lost its link, serving=%" PRIu64
-		    "; served on as long as it lives, but they cannot be completed",
+		    "; another worker takes over when it has ended, or is killed",
 		    n);
 	sessions_on_child_unlinked(&child->sup->sessions, child);
 }

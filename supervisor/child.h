@@ -43,6 +43,8 @@ struct child {
 	uint32_t ping_seq;	   /* of the PING in flight; 0: none */
 	uint32_t stray_pongs;	   /* answers since the last PING that nobody asked for */
 	uint32_t missed;	   /* heartbeats in a row without an answer */
+	uint64_t heard_ns;	   /* when it answered last, by HELLO or PONG */
+	uint64_t hung_ns;	   /* heard_ns of one that was killed as hung; else 0 */
 	int words_fd;		   /* owned; the read end of its stderr */
 	int report_fd;		   /* owned; says why it could not be executed, see child_spawn.c */
 	char rendezvous_path[108]; /* removed with the child */

@@ -126,19 +126,13 @@ static const char *const event_names[CHILD_EV_COUNT] = {
 static uint64_t deadline_none(const struct child *child) { (void)child; return 0; }
 static uint64_t deadline_stop(const struct child *child) { (void)child; return STOP_MS; }
 static uint64_t deadline_kill(const struct child *child) { (void)child; return KILL_MS; }
+static uint64_t deadline_unlinked(const struct child *child) { (void)child; return UNLINKED_MS; }
 /* clang-format on */
 
 static uint64_t
 deadline_hello(const struct child *child)
 {
 	return child->sup->options.hello_timeout_ms;
-}
-
-/* A worker that serves goes on serving without a link: better than a frozen VM. */
-static uint64_t
-deadline_unlinked(const struct child *child)
-{
-	return child_nr_serving(child) == 0 ? UNLINKED_MS : 0;
 }
 
 static uint64_t

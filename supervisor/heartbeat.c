@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "common/clock.h"
 #include "supervisor/child.h"
 #include "supervisor/supervisor.h"
 
@@ -35,6 +36,7 @@ miss(struct child *child)
 	    "hung: heartbeats_missed=%" PRIu32 ", serving=%" PRIu64
 	    "; killed, another worker takes over",
 	    child->missed, child_nr_serving(child));
+	child->hung_ns = child->heard_ns;
 	child_step(child, CHILD_EV_HUNG, "it does not answer heartbeats");
 }
 
@@ -70,6 +72,7 @@ arm(struct child *child)
 void
 heartbeat_start(struct child *child)
 {
+	child->heard_ns = clock_now_ns();
 	arm(child);
 }
 
@@ -85,10 +88,8 @@ heartbeat_on_pong(struct child *child, uint32_t seq)
 {
 	if (child->ping_seq == 0 || seq != child->ping_seq)
 		return ++child->stray_pongs > MAX_STRAY_PONGS ? -EPROTO : 0;
-	if (child->missed >= child->sup->options.heartbeat_misses)
-		child_log(child, LOG_LEVEL_NOTICE, "answers again after %" PRIu32 " heartbeats",
-		    child->missed);
 	child->ping_seq = 0;
 	child->missed = 0;
+	child->heard_ns = clock_now_ns();
 	return 0;
 }

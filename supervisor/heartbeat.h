@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Asks a worker's control loop whether it lives.  Its fault threads do not depend on
- * that loop, so a hung worker that serves a VM is reported, not killed. */
+/* Asks a worker's control loop whether it lives.  One that does not answer is killed, and
+ * another adopts its sessions: its fault threads may still serve, but nothing can be asked
+ * of it any more, and nobody knows how much of it hangs. */
 #ifndef SUPERVISOR_HEARTBEAT_H
 #define SUPERVISOR_HEARTBEAT_H
 

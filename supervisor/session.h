@@ -188,8 +188,9 @@ void session_wait_remove(struct session_wait *wait);
  * with both alive.  0; -EALREADY when it is there; -EINVAL, -ENOENT or -EAGAIN and why.  Wait
  * until it is serving again and has that version. */
 int session_move(struct session *session, const char *version, char *why, size_t why_bytes);
-/* For a session that is held: tries once more.  0 or -EINVAL and why. */
-int session_retry(struct session *session, char *why, size_t why_bytes);
+/* For a session that is held: tries once more, with a worker of version (NULL: of the one
+ * that it was on).  0 or -EINVAL and why. */
+int session_retry(struct session *session, const char *version, char *why, size_t why_bytes);
 
 /* Events from the worker and the fleet. */
 void sessions_on_child_ready(struct sessions *sessions, struct child *child);

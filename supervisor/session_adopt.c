@@ -76,17 +76,27 @@ session_adopt_forget(struct session *session)
 		end_trial(session);
 }
 
-void
-session_adopt_blame(struct session *session, bool crashed)
+/* It was served for so long that what happened then is not its doing.  A worker that dies
+ * while it adopts has served nothing yet, whenever the adoption before that was. */
+static bool
+has_proved_itself(const struct session *session, const struct child *child)
 {
-	uint64_t now = clock_now_ns();
+	uint64_t wrong_ns = child->hung_ns != 0 ? child->hung_ns : clock_now_ns();
 
+	if (session->state == SESSION_ADOPTING)
+		return false;
+	return session->adopted_ns == 0 || wrong_ns > session->adopted_ns + BLAME_WINDOW_NS;
+}
+
+void
+session_adopt_blame(struct session *session, const struct child *child)
+{
 	if (session->state == SESSION_CREATED || session_is_over(session) || !session->sent)
 		return;
-	if (session->adopted_ns == 0 || now - session->adopted_ns > BLAME_WINDOW_NS)
+	if (has_proved_itself(session, child))
 		session->blame = 0;
-	session->blame += crashed ? BLAME_CRASH : BLAME_KILL;
-	if (session->is_on_trial && crashed)
+	session->blame += child->crashed ? BLAME_CRASH : BLAME_KILL;
+	if (session->is_on_trial && child->crashed)
 		session->blame = BLAME_MAX;
 }
 
@@ -124,6 +134,8 @@ session_adopt(struct session *session)
 void
 session_adopt_later(struct session *session)
 {
+	/* Others may be tried meanwhile. */
+	session_adopt_forget(session);
 	session_unplace(session);
 	session_wait_for_place(session);
 }
@@ -174,11 +186,13 @@ session_move(struct session *session, const char *version, char *why, size_t why
 }
 
 int
-session_retry(struct session *session, char *why, size_t why_bytes)
+session_retry(struct session *session, const char *version, char *why, size_t why_bytes)
 {
 	if (session->state != SESSION_HELD)
 		return why_set(why, why_bytes, -EINVAL, "session %s is %s, not held", session->id,
 		    session_state_word(session->state));
+	if (version != NULL)
+		snprintf(session->version, sizeof(session->version), "%s", version);
 	session->blame = 0;
 	return session_step(session, SESSION_EV_RETRY);
 }

@@ -68,10 +68,10 @@ void session_adopt(struct session *session);
 void session_adopt_later(struct session *session);
 /* It is served again: measures how long it was not. */
 void session_adopt_done(struct session *session);
-/* Its worker does not let go of it. */
+/* Its worker neither serves it nor lets go of it. */
 void session_adopt_insist(struct session *session);
 /* Its worker died while it had the session: remembers that, to find out who kills workers. */
-void session_adopt_blame(struct session *session, bool crashed);
+void session_adopt_blame(struct session *session, const struct child *child);
 
 /* session_link.c: what is said to the worker. */
 

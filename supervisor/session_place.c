@@ -184,14 +184,15 @@ sessions_on_child_gone(struct sessions *sessions, struct child *child, const cha
 
 		list_remove(&session->on_child);
 		session->child = NULL;
-		session_adopt_blame(session, child->crashed);
+		session_adopt_blame(session, child);
 		session_lost_worker(session, reason);
 	}
 }
 
-/* Its worker cannot be told anything any more, but may live and serve on.  What waits
- * for a handshake goes elsewhere at once; what was never sent waits for the obituary,
- * which knows whether its version may be started again. */
+/* Its worker cannot be told anything any more, but may live and serve on for a moment.
+ * What waits for a handshake goes elsewhere at once; what was never sent waits for the
+ * obituary, which knows whether its version may be started again.  What nobody serves does
+ * not wait for a worker to end by itself. */
 void
 sessions_on_child_unlinked(struct sessions *sessions, struct child *child)
 {
@@ -205,5 +206,7 @@ sessions_on_child_unlinked(struct sessions *sessions, struct child *child)
 			session_lost_worker(session, "its link is lost");
 		else if (session->state == SESSION_COMPLETING)
 			session_lost_link(session);
+		else if (session->unserved_ns != 0 && session->sent)
+			session_adopt_insist(session);
 	}
 }

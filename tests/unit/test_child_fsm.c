@@ -215,6 +215,9 @@ static const struct {
 	CHILD_KILLING, "kill", true},
     {"hung", false, {CHILD_EV_HELLO, CHILD_EV_HUNG, CHILD_EV_COUNT}, CHILD_KILLING, "ready kill",
 	true},
+    {"without a link nobody waits for its deadline", true,
+	{CHILD_EV_HELLO, CHILD_EV_LINK_LOST, CHILD_EV_HUNG, CHILD_EV_COUNT}, CHILD_KILLING,
+	"ready unlinked kill", true},
     {"nothing happens to the dead", false,
 	{CHILD_EV_EXITED, CHILD_EV_HELLO, CHILD_EV_EXITED, CHILD_EV_COUNT}, CHILD_GONE, "gone",
 	false},
@@ -253,7 +256,7 @@ test_deadline_is_armed(void)
 	list_init(&session);
 	list_add(&child->sessions, &session);
 	child_step(child, CHILD_EV_LINK_LOST, NULL);
-	ok(!ev_is_active(&child->deadline), "UNLINKED has none while it serves");
+	ok(ev_is_active(&child->deadline), "UNLINKED has one, also while it serves");
 	list_remove(&session);
 	child_check_empty(child);
 	is_str(child_state_name(child->state), "KILLING", "and ends with its last session");
