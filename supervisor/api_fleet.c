@@ -7,6 +7,7 @@
 #include "common/xalloc.h"
 #include "supervisor/api_route.h"
 #include "supervisor/child.h"
+#include "supervisor/handoff.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/upgrade.h"
 #include "version_gen.h"
@@ -129,21 +130,29 @@ api_versions(struct api_call *call)
 	api_reply(call->req, 200, json);
 }
 
-/* The body {"version": "…"}.  False: the error has been answered. */
+struct version_body {
+	const char *version;
+	bool handoff;
+};
+
+/* The body {"version": "…"}; with ret_handoff, "handoff" too.  False: the error has been
+ * answered. */
 static bool
-read_version(struct api_call *call, char *ret)
+read_version(struct api_call *call, char *ret, bool *ret_handoff)
 {
-	struct {
-		const char *version;
-	} body = {NULL};
+	struct version_body body = {NULL, false};
 	static const struct json_member members[] = {
-	    {"version", JSON_KIND_TEXT, true, 0, 1, VERSION_BYTES - 1},
+	    {"version", JSON_KIND_TEXT, true, offsetof(struct version_body, version), 1,
+		VERSION_BYTES - 1},
+	    {"handoff", JSON_KIND_FLAG, false, offsetof(struct version_body, handoff), 0, 0},
 	};
-	json_t *json = api_read_body(call, members, 1, &body);
+	json_t *json = api_read_body(call, members, ret_handoff ? 2 : 1, &body);
 
 	if (!json)
 		return false;
 	snprintf(ret, VERSION_BYTES, "%s", body.version);
+	if (ret_handoff)
+		*ret_handoff = body.handoff;
 	json_decref(json);
 	if (version_is_valid(ret))
 		return true;
@@ -171,7 +180,7 @@ api_drain(struct api_call *call)
 	uint64_t sessions;
 	json_t *json;
 
-	if (!read_version(call, version))
+	if (!read_version(call, version, NULL))
 		return;
 	child = fleet_find(&call->sup->fleet, version);
 	sessions = child ? sessions_of(child) : 0;
@@ -192,27 +201,48 @@ struct api_upgrade {
 	struct http_request *req;
 	char version[VERSION_BYTES];
 	char previous[VERSION_BYTES];
+	bool handoff;
 };
+
+/* moved is what became of the sessions of other versions; NULL when they stay. */
+static void
+answer_upgrade(struct api_upgrade *upgrade, const struct handoff_result *moved)
+{
+	json_t *json = json_object();
+
+	json_put_text(json, "version", upgrade->version);
+	if (upgrade->previous[0])
+		json_put_text(json, "previous", upgrade->previous);
+	else
+		json_put_null(json, "previous");
+	if (moved)
+		api_handoff_put(json, moved);
+	api_reply(upgrade->req, 200, json);
+	api_bury(upgrade->api, &upgrade->link);
+}
+
+static void
+on_moved(void *arg, const struct handoff_result *result)
+{
+	answer_upgrade(arg, result);
+}
 
 static void
 on_upgrade_done(void *arg, int error, const char *why)
 {
 	struct api_upgrade *upgrade = arg;
-	json_t *json;
+	struct handoff_result none = {0};
 
 	if (error) {
 		api_error(upgrade->req, 500, "failed",
 		    "version %s did not start: %s; nothing has changed", upgrade->version, why);
-	} else {
-		json = json_object();
-		json_put_text(json, "version", upgrade->version);
-		if (upgrade->previous[0])
-			json_put_text(json, "previous", upgrade->previous);
-		else
-			json_put_null(json, "previous");
-		api_reply(upgrade->req, 200, json);
+		api_bury(upgrade->api, &upgrade->link);
+	} else if (!upgrade->handoff) {
+		answer_upgrade(upgrade, NULL);
+	} else if (handoff_version(upgrade->api->sup, NULL, upgrade->version, on_moved, upgrade,
+		       none.why, sizeof(none.why)) < 0) {
+		answer_upgrade(upgrade, &none);
 	}
-	api_bury(upgrade->api, &upgrade->link);
 }
 
 static void
@@ -220,7 +250,8 @@ on_upgrade_gone(struct http_request *req)
 {
 	struct api_upgrade *upgrade = req->state;
 
-	upgrade_forget(upgrade->api->sup, upgrade);
+	upgrade_forget(upgrade->api->sup, upgrade, upgrade->handoff);
+	handoff_forget(upgrade->api->sup, upgrade);
 	api_bury(upgrade->api, &upgrade->link);
 }
 
@@ -229,11 +260,13 @@ api_upgrade(struct api_call *call)
 {
 	struct api_upgrade *upgrade;
 	char version[VERSION_BYTES], why[API_WHY_BYTES] = "";
+	bool handoff;
 	int r;
 
-	if (!read_version(call, version))
+	if (!read_version(call, version, &handoff))
 		return;
 	upgrade = xcalloc(1, sizeof(*upgrade));
+	upgrade->handoff = handoff;
 	list_init(&upgrade->link);
 	upgrade->api = call->api;
 	upgrade->req = call->req;

@@ -123,6 +123,10 @@ struct api_create {
 /* Fills *ret from the JSON, whose texts it borrows.  0, or -EINVAL and why. */
 int api_create_read(const json_t *json, struct api_create *ret, char *why, size_t why_bytes);
 
+struct handoff_result;
+/* How many sessions were moved, and why others were not. */
+void api_handoff_put(json_t *json, const struct handoff_result *result);
+
 /* Counters by name. */
 json_t *api_counters_json(const uint64_t counters[COUNTER_COUNT]);
 /* The session object. */

@@ -87,6 +87,14 @@ put_text_or_null(json_t *json, const char *name, const char *value)
 		json_put_null(json, name);
 }
 
+static uint64_t
+unserved_ms(const struct session *session)
+{
+	return session->unserved_ns == 0 || session_is_over(session)
+	    ? 0
+	    : (clock_now_ns() - session->unserved_ns) / NS_PER_MS;
+}
+
 json_t *
 api_session_json(const struct session *session)
 {
@@ -116,6 +124,8 @@ api_session_json(const struct session *session)
 		json_put_null(json, "vmm_pid");
 	json_put_u64(json, "age_ms", (clock_now_ns() - session->created_ns) / NS_PER_MS);
 	json_put(json, "pages", pages_json(&counts));
+	json_put_u64(json, "adoptions", session->adoptions);
+	json_put_u64(json, "unserved_ms", unserved_ms(session));
 	json_put_u64(json, "alarms", session->alarms);
 	json_put(json, "counters", api_counters_json(counters));
 	if (session->state == SESSION_COMPLETING)

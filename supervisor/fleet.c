@@ -18,6 +18,7 @@
 #include "supervisor/child.h"
 #include "supervisor/drain.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/upgrade.h"
 
 #define BACKOFF_FIRST_MS 100
 /* A worker that was ready this long has not died of its start. */
@@ -374,6 +375,8 @@ fleet_child_to_adopt(
 void
 fleet_drain_outdated(struct fleet *fleet, struct child *child)
 {
+	if (upgrade_awaits(fleet->sup, child))
+		return;
 	if (strcmp(child->version, fleet->current) != 0)
 		drain_child(child, "outdated");
 	else if (fleet->current_drains)

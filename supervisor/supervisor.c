@@ -17,6 +17,7 @@
 #include "supervisor/child.h"
 #include "supervisor/control_sock.h"
 #include "supervisor/drain.h"
+#include "supervisor/handoff.h"
 #include "supervisor/notify.h"
 #include "supervisor/privs.h"
 #include "supervisor/rundir.h"
@@ -134,6 +135,15 @@ has_idle_child(const struct supervisor *sup)
 	return false;
 }
 
+/* True when sessions have changed by it. */
+static bool
+step_all(struct supervisor *sup)
+{
+	bool changed = handoffs_step(sup);
+
+	return controller_step(&sup->controller) || changed;
+}
+
 /* The end of each turn: what the callbacks left for dead is freed here. */
 static void
 on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
@@ -144,7 +154,7 @@ on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
 	upgrade_check(sup);
 	do
 		sessions_sweep(&sup->sessions);
-	while (controller_step(&sup->controller));
+	while (step_all(sup));
 	fleet_sweep(&sup->fleet);
 	controls_sync(sup);
 	if (sup->stopping && !has_idle_child(sup))
@@ -204,6 +214,7 @@ stop(struct supervisor *sup, const char *signal_name)
 	controls_free(sup);
 	api_free(sup);
 	upgrade_fini(sup);
+	handoffs_fini(sup);
 	close_waiting(sup);
 	drain_idle(sup);
 }
@@ -313,6 +324,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 		return r;
 	sessions_init(&sup->sessions, sup);
 	controller_init(&sup->controller, sup);
+	handoffs_init(sup);
 	r = fleet_init(&sup->fleet, sup);
 	if (r < 0)
 		return r;
@@ -363,6 +375,7 @@ supervisor_fini(struct supervisor *sup)
 		controls_free(sup);
 		api_free(sup);
 		upgrade_fini(sup);
+		handoffs_fini(sup);
 		controller_fini(&sup->controller);
 		sessions_fini(&sup->sessions);
 		fleet_fini(&sup->fleet);

@@ -23,6 +23,7 @@ struct supervisor {
 	struct sessions sessions;
 	struct controller controller;
 	struct upgrade *upgrade;   /* the one that runs, or NULL; owned */
+	struct list handoffs;	   /* of struct handoff.link: those that run */
 	struct http_server *admin; /* owned */
 	struct controls *controls; /* owned */
 	uint64_t started_ns;

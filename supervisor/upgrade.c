@@ -9,6 +9,7 @@
 #include "common/version.h"
 #include "common/xalloc.h"
 #include "supervisor/child.h"
+#include "supervisor/handoff.h"
 #include "supervisor/supervisor.h"
 
 struct upgrade {
@@ -17,6 +18,7 @@ struct upgrade {
 	    *child; /* borrowed: the fleet keeps it until upgrade_check() has seen its end */
 	upgrade_done_fn done; /* NULL: nobody waits any more */
 	void *arg;
+	bool handoff;
 };
 
 int
@@ -76,7 +78,7 @@ void
 upgrade_check(struct supervisor *sup)
 {
 	const struct child *child;
-	char why[64];
+	char why[256];
 
 	if (sup->upgrade == NULL)
 		return;
@@ -91,16 +93,27 @@ upgrade_check(struct supervisor *sup)
 	}
 	if (!child_is_ready(child))
 		return; /* still starting, or on its way to GONE */
-	snprintf(why, sizeof(why), "version %s is current", sup->upgrade->version);
 	fleet_set_current(&sup->fleet, sup->upgrade->version);
+	if (sup->upgrade->handoff &&
+	    handoff_version(sup, NULL, sup->upgrade->version, NULL, NULL, why, sizeof(why)) < 0)
+		log_warning("upgrade: %s; sessions stay where they are", why);
+	snprintf(why, sizeof(why), "version %s is current", sup->upgrade->version);
 	finish(sup, 0, why);
 }
 
-void
-upgrade_forget(struct supervisor *sup, void *arg)
+bool
+upgrade_awaits(const struct supervisor *sup, const struct child *child)
 {
-	if (sup->upgrade != NULL && sup->upgrade->arg == arg)
-		sup->upgrade->done = NULL;
+	return sup->upgrade != NULL && sup->upgrade->child == child;
+}
+
+void
+upgrade_forget(struct supervisor *sup, void *arg, bool handoff)
+{
+	if (sup->upgrade == NULL || sup->upgrade->arg != arg)
+		return;
+	sup->upgrade->done = NULL;
+	sup->upgrade->handoff = handoff;
 }
 
 void

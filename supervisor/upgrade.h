@@ -4,8 +4,10 @@
 #ifndef SUPERVISOR_UPGRADE_H
 #define SUPERVISOR_UPGRADE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
+struct child;
 struct supervisor;
 
 /* error is 0 or a negative errno; why says in words what stopped it (with the
@@ -22,10 +24,14 @@ int upgrade_start(struct supervisor *sup, const char *version, upgrade_done_fn d
  * is awaited has become ready or has died. */
 void upgrade_check(struct supervisor *sup);
 
+/* Whether one waits for child to become ready. */
+bool upgrade_awaits(const struct supervisor *sup, const struct child *child);
+
 /* Forgets the one that runs, without calling done. */
 void upgrade_fini(struct supervisor *sup);
 
-/* The caller went away: the upgrade goes on, done is not called. */
-void upgrade_forget(struct supervisor *sup, void *arg);
+/* The caller went away: the upgrade goes on, done is not called.  With handoff the sessions
+ * of other versions are moved when it is done. */
+void upgrade_forget(struct supervisor *sup, void *arg, bool handoff);
 
 #endif

@@ -7,8 +7,10 @@
 #include "supervisor/ctl/ctl.h"
 #include "supervisor/ctl/text.h"
 
-#define UPGRADE_MS   UINT64_C(120000)
-#define NANOS_SUFFIX "_nanos"
+#define UPGRADE_MS UINT64_C(120000)
+/* With thousands of sessions to be moved. */
+#define UPGRADE_HANDOFF_MS UINT64_C(3600000)
+#define NANOS_SUFFIX	   "_nanos"
 
 static enum table_colour
 version_colour(const char *state)
@@ -168,9 +170,12 @@ enum exitcode
 ctl_post_version(const struct ctl *ctl, const char *target, uint64_t wait_ms, json_t **ret)
 {
 	json_t *json = json_pack("{ss}", "version", ctl->args[0]);
-	char *body = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	char *body;
 	enum exitcode code = EXITCODE_USAGE;
 
+	if (json && ctl->flags.handoff)
+		json_object_set_new(json, "handoff", json_true());
+	body = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	if (body)
 		code = ctl_call(ctl, "POST", target, body, wait_ms, ret);
 	else
@@ -184,7 +189,8 @@ enum exitcode
 ctl_upgrade(const struct ctl *ctl)
 {
 	json_t *json;
-	enum exitcode code = ctl_post_version(ctl, "/upgrade", UPGRADE_MS, &json);
+	uint64_t wait_ms = ctl->flags.handoff ? UPGRADE_HANDOFF_MS : UPGRADE_MS;
+	enum exitcode code = ctl_post_version(ctl, "/upgrade", wait_ms, &json);
 
 	if (code != EXITCODE_OK)
 		return code;
@@ -195,8 +201,10 @@ ctl_upgrade(const struct ctl *ctl)
 		    ctl_text(json, "previous"));
 	else
 		printf("new sessions go to %s\n", ctl_text(json, "version"));
+	if (ctl->flags.handoff)
+		code = ctl_print_moved(ctl, json);
 	json_decref(json);
-	return EXITCODE_OK;
+	return code;
 }
 
 static const char *

@@ -71,6 +71,9 @@ enum exitcode ctl_get(const struct ctl *ctl, const char *target, json_t **ret);
 enum exitcode ctl_post_version(
     const struct ctl *ctl, const char *target, uint64_t wait_ms, json_t **ret);
 
+/* What came of a hand-over, and its exit code. */
+enum exitcode ctl_print_moved(const struct ctl *ctl, const json_t *json);
+
 /* "/sessions/" and the id percent-encoded and what follows; the caller frees. */
 char *ctl_session_target(const char *id, const char *rest);
 /* A duration of the command line, or -EINVAL and a complaint.  *ret stays when text is NULL. */

@@ -7,6 +7,7 @@
 #define FAKE_FLEET_OWN_FIND
 #include "supervisor/api.h"
 #include "supervisor/api_route.h"
+#include "supervisor/handoff.h"
 #include "supervisor/upgrade.h"
 #include "tests/unit/session_rig.h"
 
@@ -32,9 +33,10 @@ upgrade_start(struct supervisor *sup, const char *version, upgrade_done_fn done_
 }
 
 void
-upgrade_forget(struct supervisor *sup, void *arg)
+upgrade_forget(struct supervisor *sup, void *arg, bool handoff)
 {
 	(void)sup;
+	(void)handoff;
 	nr_forgotten += arg == upgrade_arg;
 }
 
@@ -43,6 +45,22 @@ fleet_find(struct fleet *fleet, const char *version)
 {
 	(void)fleet;
 	return strcmp(version, "1.0") == 0 ? &rig.workers[0].child : NULL;
+}
+
+int
+fleet_check_installed(struct fleet *fleet, const char *version, char *why, size_t why_bytes)
+{
+	(void)fleet;
+	snprintf(why, why_bytes, "version %s is not installed", version);
+	return -ENOENT;
+}
+
+int
+fleet_start(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	(void)ret;
+	return fleet_check_installed(fleet, version, why, why_bytes);
 }
 
 int
@@ -164,6 +182,7 @@ start(void)
 	rig_start();
 	controller_init(&rig.sup.controller, &rig.sup);
 	list_init(&rig.sup.fleet.children);
+	handoffs_init(&rig.sup);
 	options->admin_group = (char[]){""};
 	options->http_timeout_ms = 60000;
 	options->http_max_clients = 16;
@@ -175,6 +194,7 @@ static inline void
 stop(void)
 {
 	api_free(&rig.sup);
+	handoffs_fini(&rig.sup);
 	controller_fini(&rig.sup.controller);
 	rig_stop();
 }

@@ -51,13 +51,25 @@ static struct {
 	char why[512];
 } rig;
 
+/* The end of a turn of the loop, of which a test may want more. */
+#ifndef RIG_STEP
+#define RIG_STEP() false
+#endif
+static inline void
+rig_sweep(void)
+{
+	do
+		sessions_sweep(&rig.sup.sessions);
+	while (RIG_STEP());
+}
+
 /* Runs the loop, and what ends each of its turns, until cond holds. */
 #define wait_for(cond)                                                      \
 	do {                                                                \
-		sessions_sweep(&rig.sup.sessions);                          \
+		rig_sweep();                                                \
 		while (!(cond) && !rig.timed_out) {                         \
 			ev_run(rig.sup.loop, EVRUN_ONCE);                   \
-			sessions_sweep(&rig.sup.sessions);                  \
+			rig_sweep();                                        \
 		}                                                           \
 		if (rig.timed_out)                                          \
 			ok(false, "line %d: in time: %s", __LINE__, #cond); \
