@@ -223,6 +223,7 @@ class Pagerd:
         self.log = Log(self.process.stderr, tee)
         try:
             if not select.select([ready_read], [], [], timeout)[0] or not os.read(ready_read, 1):
+                self.log.thread.join(5)
                 raise RuntimeError("pagerd is not ready:\n" + self.log.text())
         finally:
             os.close(ready_read)
