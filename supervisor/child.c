@@ -112,6 +112,20 @@ child_nr_serving(const struct child *child)
 	return n;
 }
 
+bool
+child_has_unserved(const struct child *child)
+{
+	const struct list *link;
+
+	list_for_each(link, &child->sessions) {
+		const struct session *session = list_entry(link, const struct session, on_child);
+
+		if (session->unserved_ns != 0 && session->sent)
+			return true;
+	}
+	return false;
+}
+
 int
 child_send(struct child *child, const struct ipc_msg *msg, const int *fds, size_t nr_fds)
 {

@@ -68,6 +68,9 @@ bool child_is_draining(const struct child *child);
 /* HELLO was accepted: what it is told reaches it, also while it drains. */
 bool child_listens(const struct child *child);
 
+/* Has sessions that it was to adopt or to let go of, and that nobody serves meanwhile. */
+bool child_has_unserved(const struct child *child);
+
 /* Sends to its worker.  0; -EMFILE, -ENFILE or -ENOMEM: nothing was sent and the link is
  * intact (we lack descriptors, which is not the worker's fault); any other negative
  * errno: the link is down or going down and LINK_LOST follows from the loop, or has

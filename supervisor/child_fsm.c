@@ -10,6 +10,9 @@
 /* Time for a worker to exit by itself once nothing keeps it. */
 #define STOP_MS	    5000
 #define UNLINKED_MS 2000
+/* A process that was killed loses its link some time before it has ended.  To kill it then
+ * would make its death ours, and its sessions suspect of it. */
+#define UNLINKED_UNSERVED_MS 200
 /* A process that survives SIGKILL this long is stuck in the kernel. */
 #define KILL_MS 10000
 
@@ -126,8 +129,13 @@ static const char *const event_names[CHILD_EV_COUNT] = {
 static uint64_t deadline_none(const struct child *child) { (void)child; return 0; }
 static uint64_t deadline_stop(const struct child *child) { (void)child; return STOP_MS; }
 static uint64_t deadline_kill(const struct child *child) { (void)child; return KILL_MS; }
-static uint64_t deadline_unlinked(const struct child *child) { (void)child; return UNLINKED_MS; }
 /* clang-format on */
+
+static uint64_t
+deadline_unlinked(const struct child *child)
+{
+	return child_has_unserved(child) ? UNLINKED_UNSERVED_MS : UNLINKED_MS;
+}
 
 static uint64_t
 deadline_hello(const struct child *child)
@@ -230,6 +238,7 @@ static void
 lose_patience(struct child *child, enum child_event event, const char *consequence)
 {
 	child->failed = true;
+	child->crashed |= event != CHILD_EV_DEADLINE; /* as bad as if it had ended by itself */
 	if (child->cause[0] != '\0')
 		return;
 	if (consequence != NULL)

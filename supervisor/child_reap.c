@@ -93,9 +93,7 @@ compose_obituary(struct child *child, const siginfo_t *info)
 	size_t n;
 
 	describe_exit(info, how, sizeof(how));
-	/* What made us lose patience with it was its own doing, too. */
-	child->crashed = child->cause[0] != '\0' ||
-	    (info->si_code == CLD_EXITED && info->si_status != EXITCODE_OK) ||
+	child->crashed |= (info->si_code == CLD_EXITED && info->si_status != EXITCODE_OK) ||
 	    info->si_code == CLD_DUMPED ||
 	    (info->si_code == CLD_KILLED && info->si_status != SIGKILL);
 	if (child_spawn_report(child, report, sizeof(report)))

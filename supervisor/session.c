@@ -267,13 +267,6 @@ session_lost_worker(struct session *session, const char *reason)
 }
 
 void
-session_lost_link(struct session *session)
-{
-	fail_completion(session, "the link to its worker is lost; its memory is still held");
-	session_step(session, SESSION_EV_STAYED);
-}
-
-void
 session_vmm_exited(struct session *session)
 {
 	char reason[sizeof(session->reason)];

@@ -16,17 +16,19 @@
 #include "supervisor/supervisor.h"
 #include "supervisor/why.h"
 
-/* A death later than this after an adoption has nothing to do with it. */
-#define BLAME_WINDOW_NS (10 * NS_PER_S)
+/* How long a worker must survive a suspect. */
+#define TRIAL_NS (500 * NS_PER_MS)
+
+/* A death later than this after an adoption has nothing to do with it: a crash, or a kill from
+ * outside, before which the worker had stood the session for as long as a trial takes. */
+#define BLAME_CRASH_WINDOW_NS (10 * NS_PER_S)
+#define BLAME_KILL_WINDOW_NS  TRIAL_NS
 
 /* A crash weighs more than a SIGKILL, which comes from outside unless memory is short. */
 #define BLAME_CRASH   7U
 #define BLAME_KILL    1U
 #define BLAME_SUSPECT 21U
 #define BLAME_MAX     42U
-
-/* How long a worker must survive a suspect, in seconds. */
-#define TRIAL_S 0.5
 
 static bool
 is_suspect(const struct session *session)
@@ -65,7 +67,8 @@ on_survived(struct ev_loop *loop, ev_timer *timer, int revents)
 void
 sessions_init_trials(struct sessions *sessions)
 {
-	ev_timer_init(&sessions->trial_timer, on_survived, 0.0, TRIAL_S);
+	ev_timer_init(
+	    &sessions->trial_timer, on_survived, 0.0, (double)TRIAL_NS / (double)NS_PER_S);
 	sessions->trial_timer.data = sessions;
 }
 
@@ -76,28 +79,69 @@ session_adopt_forget(struct session *session)
 		end_trial(session);
 }
 
-/* It was served for so long that what happened then is not its doing.  A worker that dies
- * while it adopts has served nothing yet, whenever the adoption before that was. */
+/* Its worker served it, or was about to. */
 static bool
-has_proved_itself(const struct session *session, const struct child *child)
+is_witness(const struct session *session)
+{
+	return session->sent && session->state != SESSION_CREATED && !session_is_over(session);
+}
+
+/* It was served this long before the worker went wrong.  A worker that dies while it adopts
+ * has served nothing yet, whenever the adoption before that was. */
+static bool
+was_served_for(const struct session *session, const struct child *child, uint64_t ns)
 {
 	uint64_t wrong_ns = child->hung_ns != 0 ? child->hung_ns : clock_now_ns();
 
 	if (session->state == SESSION_ADOPTING)
 		return false;
-	return session->adopted_ns == 0 || wrong_ns > session->adopted_ns + BLAME_WINDOW_NS;
+	return session->adopted_ns == 0 || wrong_ns > session->adopted_ns + ns;
+}
+
+/* Nobody else can have a part in it: every other one had been served as long as a trial. */
+static bool
+is_alone(const struct session *session, const struct child *child)
+{
+	const struct list *pos;
+
+	list_for_each(pos, &child->sessions) {
+		const struct session *other = list_entry(pos, const struct session, on_child);
+
+		if (other != session && is_witness(other) &&
+		    !was_served_for(other, child, TRIAL_NS))
+			return false;
+	}
+	return true;
+}
+
+/* Only the one on trial can be found guilty, by a crash that nobody else can have caused or by
+ * death after death; others are at most suspect. */
+static void
+judge(struct session *session, const struct child *child)
+{
+	uint64_t window_ns = child->crashed ? BLAME_CRASH_WINDOW_NS : BLAME_KILL_WINDOW_NS;
+	bool is_guilty = session->is_on_trial && child->crashed && is_alone(session, child);
+
+	if (was_served_for(session, child, window_ns))
+		session->blame = 0;
+	session->blame += child->crashed ? BLAME_CRASH : BLAME_KILL;
+	if (is_guilty)
+		session->blame = BLAME_MAX;
+	else if (session->blame >= BLAME_MAX && (child->crashed || !session->is_on_trial))
+		session->blame = BLAME_MAX - 1;
 }
 
 void
-session_adopt_blame(struct session *session, const struct child *child)
+session_adopt_judge(const struct child *child)
 {
-	if (session->state == SESSION_CREATED || session_is_over(session) || !session->sent)
-		return;
-	if (has_proved_itself(session, child))
-		session->blame = 0;
-	session->blame += child->crashed ? BLAME_CRASH : BLAME_KILL;
-	if (session->is_on_trial && child->crashed)
-		session->blame = BLAME_MAX;
+	const struct list *pos;
+
+	list_for_each(pos, &child->sessions) {
+		struct session *session = list_entry(pos, struct session, on_child);
+
+		if (is_witness(session))
+			judge(session, child);
+	}
 }
 
 static bool
@@ -193,6 +237,6 @@ session_retry(struct session *session, const char *version, char *why, size_t wh
 		    session_state_word(session->state));
 	if (version != NULL)
 		snprintf(session->version, sizeof(session->version), "%s", version);
-	session->blame = 0;
+	session->blame = BLAME_SUSPECT; /* alone, and once is enough */
 	return session_step(session, SESSION_EV_RETRY);
 }

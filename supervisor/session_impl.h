@@ -22,8 +22,6 @@ void session_decide(struct session *session, enum session_outcome outcome, const
 void session_bury(struct session *session);
 /* No worker answers for it any more, for this reason. */
 void session_lost_worker(struct session *session, const char *reason);
-/* The link to its worker is gone, and with it the answer to a completion. */
-void session_lost_link(struct session *session);
 /* The pidfd says so. */
 void session_vmm_exited(struct session *session);
 
@@ -68,10 +66,11 @@ void session_adopt(struct session *session);
 void session_adopt_later(struct session *session);
 /* It is served again: measures how long it was not. */
 void session_adopt_done(struct session *session);
-/* Its worker neither serves it nor lets go of it. */
+/* Its worker does not let go of it. */
 void session_adopt_insist(struct session *session);
-/* Its worker died while it had the session: remembers that, to find out who kills workers. */
-void session_adopt_blame(struct session *session, const struct child *child);
+/* The worker has died with the sessions that it still has on its list: remembers that, to
+ * find out who kills workers. */
+void session_adopt_judge(const struct child *child);
 
 /* session_link.c: what is said to the worker. */
 

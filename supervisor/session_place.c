@@ -178,21 +178,20 @@ sessions_on_child_gone(struct sessions *sessions, struct child *child, const cha
 	struct list lost;
 
 	(void)sessions;
+	session_adopt_judge(child);
 	move_all(&lost, &child->sessions);
 	while (!list_is_empty(&lost)) {
 		struct session *session = list_entry(lost.next, struct session, on_child);
 
 		list_remove(&session->on_child);
 		session->child = NULL;
-		session_adopt_blame(session, child);
 		session_lost_worker(session, reason);
 	}
 }
 
 /* Its worker cannot be told anything any more, but may live and serve on for a moment.
  * What waits for a handshake goes elsewhere at once; what was never sent waits for the
- * obituary, which knows whether its version may be started again.  What nobody serves does
- * not wait for a worker to end by itself. */
+ * obituary, which knows whether its version may be started again. */
 void
 sessions_on_child_unlinked(struct sessions *sessions, struct child *child)
 {
@@ -204,9 +203,5 @@ sessions_on_child_unlinked(struct sessions *sessions, struct child *child)
 
 		if (session->state == SESSION_CREATED && session->sent)
 			session_lost_worker(session, "its link is lost");
-		else if (session->state == SESSION_COMPLETING)
-			session_lost_link(session);
-		else if (session->unserved_ns != 0 && session->sent)
-			session_adopt_insist(session);
 	}
 }

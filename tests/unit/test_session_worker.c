@@ -339,11 +339,8 @@ test_lost_link(void)
 	waiting.worker = next;
 	life_take_open(&waiting);
 	ok(waiting.session->child == &next->child, "what waits goes to another worker");
-	is_int(busy.session->state, SESSION_SERVING, "what is served is still served");
-	ok(strstr(busy.session->completion_reason, "link") != NULL, "its completion failed: %s",
-	    busy.session->completion_reason);
-	ok(session_complete(busy.session, rig.why, sizeof(rig.why)) < 0, "another: %s", rig.why);
-	is_int(busy.session->state, SESSION_SERVING, "leaves it as it is");
+	is_int(busy.session->state, SESSION_COMPLETING,
+	    "what is being completed waits for the end of the worker");
 	session_close(busy.session, SESSION_OUTCOME_CLOSED, "test");
 	is_int(busy.session->state, SESSION_CLOSING, "a close waits for the end of the worker");
 	rig_worker_die(old, next);
