@@ -83,4 +83,6 @@ class Memory:
 def send(s, body, fds):
     """One message with descriptors, and after it what did not fit into the socket."""
     control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    s.sendall(body[s.sendmsg([body], control):])
+    rest = body[s.sendmsg([body], control):]
+    if rest:
+        s.sendall(rest)
