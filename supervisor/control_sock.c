@@ -191,11 +191,14 @@ look_at_child(struct controls *controls, struct control *control)
 	bool had_child = control->had_child;
 
 	control->had_child = child != NULL;
-	if (child != NULL)
+	/* Without a worker the next session of the current version starts one; and what drains
+	 * of it may be left from when it was outdated. */
+	if (is_current(controls, control))
+		control->draining = child != NULL && !child_takes_sessions(child) &&
+		    controls->sup->fleet.current_drains;
+	else if (child != NULL)
 		control->draining =
 		    !child_takes_sessions(child) && (control->draining || is_unwanted(child));
-	else if (is_current(controls, control))
-		control->draining = false; /* its next session starts a worker */
 	return had_child && child == NULL;
 }
 

@@ -320,10 +320,11 @@ def the_outcome_is_decided_once():
 def a_deadline_and_a_hang_up_abort():
     with pagerd.Pagerd(worker_fault=PAUSE) as pager:
         client = client_of(pager)
-        paused = Paused(pager, client, "?timeout=50ms")
+        paused = Paused(pager, client, "?timeout=2s")
         with paused.guest as guest:
             is_error(client.complete("a"), 409, "409: one runs already")
-            pager.turn()
+            # Begun later, so over later.
+            pager.error_of("GET", "/sessions/a?wait=graduated&timeout=2100ms")
             paused.go_on()
             is_error(paused.call.end(), 504, "504: the caller's deadline passed")
             tap.is_(pager.show("a")["state"], "serving", "and it is served")
