@@ -137,6 +137,13 @@ session_send_close(struct session *session)
 	return true;
 }
 
+/* To a request that is in flight: each is answered once, and no request has the number 0. */
+static bool
+is_answer(uint32_t seq, uint32_t awaited)
+{
+	return awaited != 0 && seq == awaited;
+}
+
 /* The session that a message of child is about.  0; -ESTALE when it has ended or the
  * child never had it in this life, which is late, not a lie; -EPROTO. */
 static int
@@ -204,7 +211,7 @@ session_on_opened(struct child *child, const struct ipc_session_opened *msg)
 		return not_found(r);
 	if (msg->error > MAX_ERRNO)
 		return lied(child, "says SESSION_OPENED with error %" PRIu32, msg->error);
-	if (msg->seq != session->open_seq)
+	if (!is_answer(msg->seq, session->open_seq))
 		return late(session, "SESSION_OPENED");
 	session->open_seq = 0;
 	if (msg->error == 0)
@@ -225,7 +232,7 @@ session_on_adopted(struct child *child, const struct ipc_session_adopted *msg)
 		return not_found(r);
 	if (msg->error > MAX_ERRNO)
 		return lied(child, "says SESSION_ADOPTED with error %" PRIu32, msg->error);
-	if (session->open_seq == 0 || msg->seq != session->open_seq)
+	if (!is_answer(msg->seq, session->open_seq))
 		return late(session, "SESSION_ADOPTED");
 	session->open_seq = 0;
 	if (msg->error == 0)
@@ -448,7 +455,7 @@ session_on_completed(struct child *child, const struct ipc_session_completed *ms
 	if (msg->outcome > IPC_COMPLETION_GONE || msg->error > MAX_ERRNO)
 		return lied(child, "says SESSION_COMPLETED with outcome %" PRIu32 " error %" PRIu32,
 		    msg->outcome, msg->error);
-	if (session->complete_seq == 0 || msg->seq != session->complete_seq)
+	if (!is_answer(msg->seq, session->complete_seq))
 		return late(session, "SESSION_COMPLETED");
 	session->complete_seq = 0;
 	session->completion = (enum ipc_completion)msg->outcome;

@@ -40,8 +40,8 @@ pidfd_by_number(int connection, int *ret_pidfd)
 
 	if (r < 0)
 		return r;
-	if (peer.pid <= 0)
-		return -ESRCH;
+	if (peer.pid <= 0) /* it may live where our pids do not count */
+		return -ENODATA;
 	int fd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
 	if (fd < 0)
 		return -errno;

@@ -18,7 +18,7 @@ struct vmm_peer {
 int vmm_peer(int connection, struct vmm_peer *ret);
 
 /* A descriptor of that process, which the caller owns.  0, or a negative errno:
- * -ESRCH it has exited already. */
+ * -ESRCH it has exited already, -ENODATA the kernel cannot name it from here. */
 int vmm_pidfd(int connection, int *ret_pidfd);
 
 /* The process behind a pidfd has exited. */

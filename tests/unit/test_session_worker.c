@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sessions whose worker lies, answers late or dies, and whose VMM exits. */
+#include "supervisor/vmm.h"
 #include "tests/unit/session_rig.h"
 
 static void
@@ -23,6 +24,8 @@ test_late(void)
 	ok(!session_is_opened(s), "is dropped");
 	rig_say_opened(w, life.open_seq, life.number, 0);
 	is_int(rig_say_opened(w, life.open_seq, life.number, ENOMEM), 0, "OPENED: twice");
+	is_int(s->state, SESSION_CREATED, "is dropped");
+	is_int(rig_say_opened(w, 0, life.number, ENOMEM), 0, "OPENED: to no request");
 	is_int(s->state, SESSION_CREATED, "is dropped");
 	is_int(rig_say_closed(w, 0, life.number), -EPROTO, "CLOSED: as an event is a lie");
 	is_int(rig_say_closed(w, 99, life.number), 0, "CLOSED: old seq is dropped");
@@ -402,6 +405,17 @@ test_vmm_exit(void)
 	rig_worker_start(0);
 }
 
+/* Where the kernel cannot say who the VMM is, it is not taken for dead. */
+static void
+test_unseen_vmm(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), pidfd = -1;
+
+	is_int(vmm_pidfd(fd, &pidfd), -ENODATA, "a peer without a pid here is unknown, not gone");
+	ok(pidfd < 0, "and has no pidfd");
+	fd_closep(&fd);
+}
+
 /* A process of another user: it tells whether it could connect by its exit code. */
 static int
 connect_as(uid_t uid, const char *path)
@@ -466,6 +480,7 @@ main(void)
 	test_start_up();
 	test_lost_link();
 	test_vmm_exit();
+	test_unseen_vmm();
 	test_users();
 	is_int(rig.sup.sessions.live, 0, "nothing lives on");
 	rig_stop();
