@@ -73,6 +73,20 @@ def hung():
             pager.wait("a", "serving", "10s")
 
 
+def killed_while_adopting():
+    """Workers that are killed from outside in the middle of an adoption, again and again: the
+    session is not what kills them."""
+    with pagerd.Pagerd(worker_fault=";" + 9 * "ADOPT_WAKE:1!kill;", spawn_backoff_max="1ms") as pager:
+        image = pager.image(size="1M", seed=3)
+        with pager.restore(image, "a") as guest:
+            guest.cmd("discard 7 20")
+            os.kill(pager.worker_pid(), signal.SIGKILL)
+            tap.is_(guest.cmd("verify", timeout=20)["wrong"], 0, "nine die and the tenth serves")
+            pager.wait("a", "serving", "10s")
+            tap.is_(pager.show("a").get("adoptions"), 1, "one adoption came to its end")
+            tap.is_(pager.log.find("suspect|HELD|does not let go"), None, "nobody blames it")
+
+
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(current_again, drained_by_request, hung)
+    tap.run(current_again, drained_by_request, hung, killed_while_adopting)
