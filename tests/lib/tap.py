@@ -67,8 +67,9 @@ def needs_root():
 
 def run(*cases):
     for case in cases:
-        # A part of it is a case, too: functools.partial has no name of its own.
-        name = getattr(case, "__name__", None) or "%s%r" % (case.func.__name__, case.args)
+        # A functools.partial has no name of its own.
+        name = getattr(case, "__name__", None) or "%s%r%s" % (
+            case.func.__name__, case.args, case.keywords or "")
         try:
             case()
         except Skip as why:
