@@ -283,6 +283,20 @@ def installed_later():
         tap.ok(refused(later.path), "and none when it is removed again")
 
 
+def after_a_crash():
+    with pagerd.Pagerd() as pager:
+        client = client_of(pager)
+        stale = os.path.join(pager.run, "uffd", "0.0.1")
+        os.mkdir(stale)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.bind(os.path.join(stale, "control.sock"))
+        pager.stop(signal.SIGKILL)
+        tap.ok(os.path.exists(client.path) and refused(client.path), "what a crash leaves behind")
+        pager.start()
+        tap.is_(client.health()["version"], pagerd.VERSION, "is replaced by the next pagerd")
+        tap.ok(not os.path.exists(stale), "or removed")
+
+
 class Paused:
     """A completion that stands still in the middle of a chunk."""
 
@@ -513,7 +527,7 @@ def who_gives_up_leaves_nothing():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(routes, errors, draining, versions, installed_later,
+    tap.run(routes, errors, draining, versions, installed_later, after_a_crash,
             the_outcome_is_decided_once, a_deadline_and_a_hang_up_abort,
             a_failure_means_still_served, completion_while_faults_wait_for_a_removal,
             graduated_is_not_unknown, a_fault_during_the_sweep_is_answered,
