@@ -206,8 +206,7 @@ api_session_close(struct api_call *call)
 
 	if (!session || !has_empty_body(call))
 		return;
-	if (session_is_live(session) && session->state != SESSION_CLOSING)
-		session_close(session, SESSION_OUTCOME_CLOSED, "closed by request");
+	session_close(session, SESSION_OUTCOME_CLOSED, "closed by request");
 	api_wait_start(call, session, &api_wait_ended, 0, CLOSE_WAIT_MS);
 }
 

@@ -196,6 +196,7 @@ session_bury(struct session *session)
 void
 session_close(struct session *session, enum session_outcome outcome, const char *reason)
 {
+	session->unwanted = true;
 	if (session_is_over(session))
 		return;
 	session_decide(session, outcome, reason);

@@ -85,6 +85,7 @@ struct session {
 	struct child *child;	     /* NULL: none */
 	bool sent;		     /* child has, or will read, its SESSION_OPEN */
 	bool opened;		     /* a worker has acknowledged it */
+	bool unwanted;		     /* somebody wants its end, whatever else ends it */
 	uint32_t open_seq;	     /* of SESSION_OPEN in flight; 0: none */
 	uint32_t complete_seq;
 	uint32_t close_seq;

@@ -37,6 +37,16 @@ act_serve(struct session *session)
 	session_socket_close(session);
 }
 
+/* The worker had shaken hands when it was told to let go of it.  To go on with that would close
+ * the userfaultfd of a VM that lives. */
+static void
+act_revive(struct session *session)
+{
+	session->outcome = SESSION_OUTCOME_NONE;
+	session->reason[0] = '\0';
+	session->serving_ns = session->unserved_ns = clock_now_ns();
+}
+
 static void
 act_complete(struct session *session)
 {

@@ -369,16 +369,27 @@ session_on_connected(struct child *child, const struct ipc_session_connected *ms
 	return 0;
 }
 
+/* Its deadline passed while the worker shook hands: nobody but the clock wants its end. */
+static bool
+can_be_revived(const struct session *session)
+{
+	return session->state == SESSION_CLOSING && !session->unwanted && session->uffd < 0 &&
+	    session->outcome == SESSION_OUTCOME_TIMED_OUT;
+}
+
 int
 session_on_serving(struct child *child, const struct ipc_session_serving *msg, int *fds)
 {
 	struct session *session;
 	int met = 0, r = find_by_number(child, msg->session, &session);
+	enum session_event event = SESSION_EV_SHAKEN;
 	bool is_new;
 
 	if (r < 0)
 		return not_found(r);
-	if (session->state != SESSION_CREATED)
+	if (can_be_revived(session))
+		event = SESSION_EV_REVIVED;
+	else if (session->state != SESSION_CREATED)
 		return step(session, SESSION_EV_SHAKEN);
 	r = check_serving(child, session, msg, fds);
 	if (r < 0)
@@ -393,7 +404,7 @@ session_on_serving(struct child *child, const struct ipc_session_serving *msg, i
 		session->connection = fd_take(&fds[1]);
 	session->nr_regions = msg->regions;
 	session->guest_bytes = msg->bytes;
-	r = step(session, SESSION_EV_SHAKEN);
+	r = step(session, event);
 	if (is_new)
 		watch_vmm(session, met);
 	return r;

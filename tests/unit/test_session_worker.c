@@ -277,6 +277,49 @@ test_move(void)
 	close_now(&life);
 }
 
+/* A session whose time runs out while its worker shakes hands. */
+static struct life
+life_time_out(const char *id)
+{
+	struct life life = life_open(3, id);
+
+	life_connect(&life, false);
+	write_map(life.map, RIG_IMAGE_BYTES);
+	ev_feed_event(rig.sup.loop, &life.session->deadline, EV_TIMER);
+	wait_for(life.session->state == SESSION_CLOSING);
+	is_int(life.session->outcome, SESSION_OUTCOME_TIMED_OUT, "its time is over");
+	return life;
+}
+
+static void
+test_late_handshake(void)
+{
+	struct life life = life_time_out("lh1");
+	struct session *s = life.session;
+
+	is_int(life_say_serving(&life, life.uffd, life.connection, RIG_IMAGE_BYTES), 0,
+	    "a handshake that the worker took just in time");
+	ok(s->uffd >= 0, "its userfaultfd is held, for its VM lives");
+	is_int(s->state, SESSION_MOVING, "until the worker has let go of it");
+	is_int(s->outcome, SESSION_OUTCOME_NONE, "it has not ended");
+	life_answer_close(&life);
+	is_int(s->state, SESSION_ADOPTING, "then a worker adopts it");
+	is_int(say_adopted(life.worker, take_adopt(life.worker, &life), life.number, 0), 0,
+	    "adopted");
+	is_int(s->state, SESSION_SERVING, "SERVING");
+	is_str(s->reason, "", "nothing is wrong with it");
+	close_now(&life);
+
+	life = life_time_out("lh2");
+	session_close(life.session, SESSION_OUTCOME_CLOSED, "closed by request");
+	is_int(life_say_serving(&life, life.uffd, life.connection, RIG_IMAGE_BYTES), 0,
+	    "but what somebody has closed");
+	is_int(life.session->state, SESSION_CLOSING, "stays closed");
+	ok(life.session->uffd < 0, "and holds nothing new");
+	life_answer_close(&life);
+	life_drop(&life);
+}
+
 static void
 test_no_worker_left(void)
 {
@@ -476,6 +519,7 @@ main(void)
 	test_death_while_serving();
 	test_death_in_handshake();
 	test_move();
+	test_late_handshake();
 	test_no_worker_left();
 	test_start_up();
 	test_lost_link();
