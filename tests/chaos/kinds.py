@@ -248,20 +248,65 @@ def handoff(storm, guest):
                      {"version": other(storm, version)})
 
 
+def move_one(storm, guest):
+    """While one of its vCPUs touches one page after another without rest, many of them absent:
+    so its longest touch is the stall."""
+    guest.unload()
+    guest.ask("discard rand count=%d seed=%d" % (min(600, guest.pages // 2), storm.round))
+    guest.ask("start rand write vcpu=0 seed=%d" % storm.rng.randrange(1 << 30))
+    guest.is_loaded = True
+    guest.ask("pulse")
+    guest.ask("lap")
+    try:
+        handoff(storm, guest)
+    except pagerd.ApiError as error:
+        if not storm.has_excuse():
+            raise guests.Lost("handoff: %s" % error) from None
+        storm.result.counts["handoffs_cut"] += 1
+    else:
+        guest.ask("pulse")
+        storm.result.counts["handoffs"] += 1
+        if not storm.has_died():
+            storm.result.handoff_waits.append(guest.ask("lap")["max_us"] / 1e6)
+    guest.unload()
+    guest.load()
+
+
 def move(storm):
     """Sessions go from one version to another while they run.  Nothing dies."""
-    for guest in storm.rng.sample(storm.guests, min(4, len(storm.guests))):
-        start = time.monotonic()
-        storm.guarded(guest, lambda g=guest: handoff(storm, g))
-        storm.result.counts["handoffs"] += 1
-        storm.settle_one(guest, start, storm.result.handoff_waits)
+    able = [g for g in storm.guests if g.pages >= 512]
+    for guest in storm.rng.sample(able, min(4, len(able))):
+        storm.guarded(guest, lambda g=guest: move_one(storm, g))
     storm.settle(time.monotonic(), None)
+
+
+def move_all(storm):
+    """All that the current version does not serve, or all that it serves."""
+    rows = storm.pager.call("GET", "/versions")
+    target = storm.rng.choice(storm.versions)
+    start = time.monotonic()
+    storm.provoke()
+    try:
+        done = storm.pager.call("POST", "/handoff?timeout=%ds" % guests.PATIENCE_S,
+                                {"version": target, "from": other(storm, target)})
+        storm.result.counts["handoffs"] += done["moved"]
+        storm.result.counts["handoffs_failed"] += done["failed"]
+        if done["failed"] and not storm.has_excuse():
+            storm.result.fail("handoff of all to %s: %s" % (target, done))
+    except pagerd.ApiError as error:
+        # Nothing runs of a version: then there is nothing to move from it.
+        if error.status != 404 and not storm.has_excuse():
+            storm.result.fail("handoff of all to %s, current %s: %s" % (
+                target, rows["current"], error))
+    storm.settle(start, None if storm.has_died() else storm.result.handoff_all_waits)
 
 
 def kill_in_move(storm):
     """One of the two workers dies in the middle."""
     able = [g for g in storm.guests if not g.completing]
     moving = storm.rng.sample(able, min(3, len(able)))
+    for guest in moving:
+        guest.send(guest.discard_command())
     calls = [(g, pagerd.Pending(handoff, storm, g)) for g in moving]
     rest(storm.rng.uniform(0, 0.006))
     storm.workers.look()
@@ -307,6 +352,7 @@ KINDS = [
          end_supervisor(signal.SIGTERM, "supervisor_stop", True)),
     Kind("restart_then_worker", 1, probe_restart(signal.SIGKILL), restart_then_worker),
     Kind("handoff", 2, probe_handoff, move),
+    Kind("handoff_all", 1, probe_handoff, move_all),
     Kind("handoff_kill", 2, probe_handoff, kill_in_move),
     Kind("upgrade", 1, probe_upgrade, upgrade),
 ]

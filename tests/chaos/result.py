@@ -39,6 +39,7 @@ class Result:
         self.supervisor_waits = []              # of everybody, around a supervisor's end
         self.quiet_waits = []                   # the same without a kill, as a measure of noise
         self.handoff_waits = []
+        self.handoff_all_waits = []
         self.discard_waits = []                 # of madvise(), which sleeps until it is read
         self.recovery = []                      # from the kill until every session serves
         self.around = collections.defaultdict(list)   # before, during, after a supervisor's end
@@ -75,6 +76,8 @@ class Result:
         yield "discard_stall_max_ms", ms(largest(self.discard_waits)), "ms"
         yield "handoff_stall_p50_ms", ms(percentile(self.handoff_waits, 0.5)), "ms"
         yield "handoff_stall_max_ms", ms(largest(self.handoff_waits)), "ms"
+        yield "handoff_all_stall_p50_ms", ms(percentile(self.handoff_all_waits, 0.5)), "ms"
+        yield "handoff_all_stall_max_ms", ms(largest(self.handoff_all_waits)), "ms"
         yield from self.around_rows()
         for name in sorted(self.counts):
             yield name, self.counts[name], ""

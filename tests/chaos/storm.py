@@ -156,6 +156,8 @@ class Storm:
 
     def guarded(self, guest, function):
         """Whatever a guest is asked, it may turn out that it is lost."""
+        if guest.vm is None:
+            return None  # that has turned out before
         try:
             return function()
         except (Lost, guests.vmm.VmmError, TimeoutError, OSError) as error:
@@ -250,6 +252,10 @@ class Storm:
             guest = self.rng.choice(able)
             guest.completing = pagerd.Pending(self.pager.complete, guest.name, "20s")
 
+    def has_died(self):
+        """Whether the log of this round names a death."""
+        return self.is_hit or self.pager.log.find(DEATH, since=self.log_mark) is not None
+
     def has_excuse(self):
         """Whether a worker or the supervisor has died in this round: asked only when something
         went wrong, because workers die that nobody has seen yet."""
@@ -303,15 +309,6 @@ class Storm:
             if waits_into is self.result.worker_waits:
                 self.result.guest_waits += longest.values()
         self.result.counts["sessions_survived"] += len(self.guests)
-
-    def settle_one(self, guest, since, waits_into):
-        """As settle(), of one guest."""
-        def prove():
-            guest.ask_for_life()
-            self.wait_serving(guest)
-            waits = [took for _, end, took in guest.prove_life() if end >= since]
-            waits_into.append(max(waits, default=0.0))
-        self.guarded(guest, prove)
 
     def wait_serving(self, guest):
         if not guest.is_graduated:
