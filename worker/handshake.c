@@ -14,6 +14,7 @@
 
 #define FIRST_ROOM     4096U
 #define READ_BYTES     16384U
+#define LOOK_BYTES     65536U
 #define READS_PER_CALL 64U /* the whole of HANDSHAKE_MAX_BYTES; then the loop's other work */
 
 /* One more than is ever right, so that the count in the reason is mostly exact. */
@@ -270,9 +271,6 @@ take_fds(struct msghdr *msg, int *fds)
 	return nr_fds;
 }
 
-/* A message that is longer than this is read, not peeked at. */
-#define PEEK_BYTES 65536U
-
 /* Room for as many descriptors as a message may bring. */
 union control {
 	struct cmsghdr align;
@@ -302,13 +300,11 @@ receive(int fd, struct iovec *iov, int flags, int *fds, size_t *ret_nr_fds, int 
 	return n;
 }
 
-/* One recvmsg().  False when nothing more is there for now. */
+/* One recvmsg() with flags, into iov.  False when nothing more is there for now. */
 static bool
-read_once(struct handshake *h, int fd)
+read_once(struct handshake *h, int fd, struct iovec *iov, int flags)
 {
-	int fds[CONTROL_BYTES / sizeof(int)], flags = 0;
-	char bytes[READ_BYTES];
-	struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	int fds[CONTROL_BYTES / sizeof(int)], got = 0;
 	size_t nr_fds;
 	ssize_t n;
 
@@ -316,14 +312,14 @@ read_once(struct handshake *h, int fd)
 		refuse(h, "reading the connection failed: %s", strerror(EIO));
 		return false;
 	}
-	n = receive(fd, &iov, 0, fds, &nr_fds, &flags);
+	n = receive(fd, iov, flags, fds, &nr_fds, &got);
 	if (n < 0) {
 		/* After a complete handshake the connection has no more to say. */
 		if (n != -EAGAIN && h->status != HANDSHAKE_DONE)
 			refuse(h, "reading the connection failed: %s", strerror((int)-n));
 		return false;
 	}
-	if (flags & (MSG_CTRUNC | MSG_TRUNC)) {
+	if (got & (MSG_CTRUNC | MSG_TRUNC)) {
 		fd_close_all(fds, nr_fds);
 		refuse(h, "more than %u descriptors in one message, or the worker has none free",
 		    HANDSHAKE_MAX_FDS + 1);
@@ -334,55 +330,51 @@ read_once(struct handshake *h, int fd)
 		handshake_eof(h);
 		return false;
 	}
-	return handshake_feed(h, bytes, (size_t)n, fds, nr_fds) != HANDSHAKE_REFUSED;
-}
-
-/* Feeds a handshake of its own with what the socket holds, so that h has seen nothing
- * when that is not enough. */
-static enum handshake_status
-peek_into(struct handshake *trial, int fd, char *bytes)
-{
-	int fds[CONTROL_BYTES / sizeof(int)], flags = 0;
-	struct iovec iov = {.iov_base = bytes, .iov_len = PEEK_BYTES};
-	size_t nr_fds;
-	ssize_t n = receive(fd, &iov, MSG_PEEK, fds, &nr_fds, &flags);
-
-	if (n <= 0 || (flags & (MSG_CTRUNC | MSG_TRUNC))) {
-		fd_close_all(fds, nr_fds);
-		return HANDSHAKE_NEED_MORE;
-	}
-	handshake_feed(trial, bytes, (size_t)n, fds, nr_fds);
-	return handshake_check(trial);
-}
-
-enum handshake_status
-handshake_peek(struct handshake *h, int fd)
-{
-	struct handshake *trial = malloc(sizeof(*trial));
-	char *bytes = malloc(PEEK_BYTES);
-	enum handshake_status status = HANDSHAKE_NEED_MORE;
-
-	if (trial != NULL && bytes != NULL && !fault(FAULT_HANDSHAKE_READ)) {
-		handshake_init(trial, h->image_bytes, h->wants_memfd);
-		status = peek_into(trial, fd, bytes);
-		if (status == HANDSHAKE_DONE) {
-			handshake_fini(h);
-			*h = *trial;
-		} else {
-			handshake_fini(trial);
-			status = HANDSHAKE_NEED_MORE;
-		}
-	}
-	free(bytes);
-	free(trial);
-	return status;
+	return handshake_feed(h, iov->iov_base, (size_t)n, fds, nr_fds) != HANDSHAKE_REFUSED;
 }
 
 enum handshake_status
 handshake_read(struct handshake *h, int fd)
 {
+	char bytes[READ_BYTES];
+	struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+
 	for (unsigned int i = 0; i < READS_PER_CALL && h->status != HANDSHAKE_REFUSED; i++)
-		if (!read_once(h, fd))
+		if (!read_once(h, fd, &iov, 0))
 			break;
 	return handshake_check(h);
+}
+
+int
+handshake_look_from_start(int fd)
+{
+	int offset = 0;
+
+	return setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0 ? -errno : 0;
+}
+
+/* A message that does not fit would be seen in parts, and its descriptors with each part. */
+bool
+handshake_look(struct handshake *h, int fd)
+{
+	struct iovec iov = {.iov_base = malloc(LOOK_BYTES), .iov_len = LOOK_BYTES};
+
+	if (iov.iov_base == NULL)
+		return false;
+	while (h->nr_bytes < LOOK_BYTES && h->status != HANDSHAKE_REFUSED)
+		if (!read_once(h, fd, &iov, MSG_PEEK))
+			break;
+	free(iov.iov_base);
+	handshake_check(h);
+	return h->nr_bytes < LOOK_BYTES;
+}
+
+void
+handshake_begin_again(struct handshake *h)
+{
+	uint64_t image_bytes = h->image_bytes;
+	bool wants_memfd = h->wants_memfd;
+
+	handshake_fini(h);
+	handshake_init(h, image_bytes, wants_memfd);
 }

@@ -72,9 +72,13 @@ enum handshake_status handshake_check(struct handshake *h);
  * one.  A descriptor refused by the kernel's limits is a refusal too. */
 enum handshake_status handshake_read(struct handshake *h, int fd);
 
-/* As handshake_read(), but leaves everything in the socket.  NEED_MORE when what can be seen
- * there is not a complete and valid handshake: reading it says more. */
-enum handshake_status handshake_peek(struct handshake *h, int fd);
+/* As handshake_read(), but leaves everything in the socket: each look sees what has come since
+ * the one before, from handshake_look_from_start() on.  False: this one is too long for it, and
+ * has to be read after handshake_begin_again(). */
+bool handshake_look(struct handshake *h, int fd);
+int handshake_look_from_start(int fd);
+/* Forgets what was seen. */
+void handshake_begin_again(struct handshake *h);
 
 /* The complete JSON value to regions in the order of the message; at most
  * PAGEMAP_MAX_REGIONS fit in r.  0, or a negative errno and a reason. */

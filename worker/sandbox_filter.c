@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -114,6 +115,7 @@ static const struct rule ruled[] = {
 	{ NR(mprotect), 2, PROT_EXEC, 0 },
 	{ NR(sendto), 4, ANY, 0 },   /* send(): to no address */
 	{ NR(recvfrom), 4, ANY, 0 }, /* recv() */
+	{ NR(setsockopt), 2, ANY_U32, SO_PEEK_OFF },
 	{ NR(clone), 0, THREAD | NAMESPACE, THREAD },
 	{ NR(setpriority), 0, ANY_U32, PRIO_PROCESS },
 	{ NR(getpriority), 0, ANY_U32, PRIO_PROCESS },

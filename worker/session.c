@@ -166,7 +166,7 @@ new_session(struct pager *pager, const struct setup *setup)
 	s->pager = pager;
 	s->number = setup->number;
 	snprintf(s->name, sizeof(s->name), "%s", setup->name);
-	s->listener = s->connection = s->uffd = s->map_fd = -1;
+	s->listener = s->connection = s->arrivals = s->uffd = s->map_fd = -1;
 	s->is_known = true;
 	s->image_bytes = setup->image_bytes;
 	s->flags = setup->flags;

@@ -70,7 +70,8 @@ struct session {
 	ev_io accepting;
 	ev_io reading;
 	struct handshake *handshake; /* owned while it runs */
-	bool peeked;		     /* the connection was looked into without reading */
+	int arrivals;		     /* owned, while the connection is looked at; -1 */
+	ev_timer patience;	     /* with that */
 	struct image *image;	     /* a reference */
 	struct pagemap map;	     /* threads */
 	struct region_table regions; /* threads; fixed once serving */

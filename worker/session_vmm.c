@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/fault.h"
 #include "common/fd.h"
+#include "common/scope.h"
 #include "common/xalloc.h"
 #include "worker/fault.h"
 #include "worker/handshake.h"
@@ -15,6 +17,9 @@
 #include "worker/session.h"
 #include "worker/uffd.h"
 #include "worker/uffd_probe.h"
+
+/* How long a handshake may stand still before it is read: it may wait for room. */
+#define PATIENCE_S 2.
 
 static void
 forget_handshake(struct session *s)
@@ -24,14 +29,6 @@ forget_handshake(struct session *s)
 	handshake_fini(s->handshake);
 	free(s->handshake);
 	s->handshake = NULL;
-}
-
-void
-session_vmm_stop(struct session *s)
-{
-	ev_io_stop(s->pager->loop, &s->accepting);
-	ev_io_stop(s->pager->loop, &s->reading);
-	forget_handshake(s);
 }
 
 /* Not from inside a watcher of the session: it is freed by session_attend(). */
@@ -101,21 +98,6 @@ on_silence_broken(struct session *s)
 		session_post(s, SESSION_POST_GONE);
 }
 
-static enum handshake_status
-continue_handshake(struct session *s)
-{
-	enum handshake_status status = HANDSHAKE_NEED_MORE;
-
-	/* A peek first: while the message is still in the socket, this worker can die and the
-	 * next one finds it there.  Only a message that comes in pieces has to be read. */
-	if (!s->peeked)
-		status = handshake_peek(s->handshake, s->connection);
-	s->peeked = true;
-	if (status == HANDSHAKE_NEED_MORE)
-		status = handshake_read(s->handshake, s->connection);
-	return status;
-}
-
 static void
 on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
@@ -126,7 +108,7 @@ on_readable(struct ev_loop *loop, ev_io *w, int revents)
 		on_silence_broken(s);
 		return;
 	}
-	switch (continue_handshake(s)) {
+	switch (handshake_read(s->handshake, s->connection)) {
 	case HANDSHAKE_NEED_MORE:
 		return;
 	case HANDSHAKE_DONE:
@@ -147,6 +129,87 @@ watch_connection(struct session *s)
 	ev_io_start(s->pager->loop, &s->reading);
 }
 
+/* --- Looking ---------------------------------------------------------------------
+ * A handshake stays in the socket until it is complete: this worker can die, and the next
+ * one finds it there.  The socket is readable all the time then, so what counts is when
+ * something arrives, which only an edge tells.  A VMM that says very much, or whose every
+ * byte takes the room of many, waits until some of it is read. */
+
+static void
+stop_looking(struct session *s)
+{
+	if (s->arrivals < 0)
+		return;
+	ev_io_stop(s->pager->loop, &s->reading);
+	ev_timer_stop(s->pager->loop, &s->patience);
+	fd_closep(&s->arrivals);
+}
+
+static void
+read_instead(struct session *s)
+{
+	stop_looking(s);
+	handshake_begin_again(s->handshake);
+	watch_connection(s);
+}
+
+static void
+on_arrival(struct ev_loop *loop, ev_io *w, int revents)
+{
+	struct session *s = w->data;
+	struct epoll_event event;
+
+	(void)revents;
+	if (epoll_wait(s->arrivals, &event, 1, 0) <= 0)
+		return;
+	if (!handshake_look(s->handshake, s->connection)) {
+		read_instead(s);
+		return;
+	}
+	switch (s->handshake->status) {
+	case HANDSHAKE_NEED_MORE:
+		ev_timer_again(loop, &s->patience);
+		return;
+	case HANDSHAKE_DONE:
+		stop_looking(s);
+		watch_connection(s);
+		accept_handshake(s);
+		return;
+	case HANDSHAKE_REFUSED:
+		stop_looking(s);
+		refuse(s, s->handshake->reason);
+		return;
+	}
+}
+
+static void
+on_impatient(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	(void)loop;
+	(void)revents;
+	read_instead(w->data);
+}
+
+static int
+look_at_connection(struct session *s)
+{
+	struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
+	scoped_fd int fd = epoll_create1(EPOLL_CLOEXEC);
+	int r = fd < 0 ? -errno : handshake_look_from_start(s->connection);
+
+	if (r < 0)
+		return r;
+	if (epoll_ctl(fd, EPOLL_CTL_ADD, s->connection, &event) < 0)
+		return -errno;
+	s->arrivals = fd_take(&fd);
+	ev_timer_init(&s->patience, on_impatient, 0., PATIENCE_S);
+	s->patience.data = s;
+	ev_io_init(&s->reading, on_arrival, s->arrivals, EV_READ);
+	s->reading.data = s;
+	ev_io_start(s->pager->loop, &s->reading);
+	return 0;
+}
+
 void
 session_vmm_begin(struct session *s, int fd)
 {
@@ -154,7 +217,8 @@ session_vmm_begin(struct session *s, int fd)
 	s->handshake = xcalloc(1, sizeof(*s->handshake));
 	handshake_init(s->handshake, s->image_bytes, (s->flags & IPC_SESSION_MEMFD) != 0);
 	session_step(s, SESSION_EV_CONNECT);
-	watch_connection(s);
+	if (look_at_connection(s) < 0)
+		watch_connection(s);
 }
 
 static int
@@ -201,11 +265,23 @@ session_vmm_resume(struct session *s, int *uffd, int *connection)
 }
 
 void
+session_vmm_stop(struct session *s)
+{
+	ev_io_stop(s->pager->loop, &s->accepting);
+	ev_io_stop(s->pager->loop, &s->reading);
+	stop_looking(s);
+	forget_handshake(s);
+}
+
+void
 session_vmm_pause(struct session *s)
 {
 	ev_io_stop(s->pager->loop, &s->accepting);
-	if (s->state == SESSION_HANDSHAKE)
-		ev_io_stop(s->pager->loop, &s->reading);
+	if (s->state != SESSION_HANDSHAKE)
+		return;
+	ev_io_stop(s->pager->loop, &s->reading);
+	if (s->arrivals >= 0)
+		ev_timer_stop(s->pager->loop, &s->patience);
 }
 
 void
@@ -213,8 +289,11 @@ session_vmm_go_on(struct session *s)
 {
 	if (s->listener >= 0 && (s->state == SESSION_LISTENING || s->state == SESSION_HANDSHAKE))
 		ev_io_start(s->pager->loop, &s->accepting);
-	if (s->state == SESSION_HANDSHAKE && !s->refused)
-		ev_io_start(s->pager->loop, &s->reading);
+	if (s->state != SESSION_HANDSHAKE || s->refused)
+		return;
+	ev_io_start(s->pager->loop, &s->reading);
+	if (s->arrivals >= 0)
+		ev_timer_again(s->pager->loop, &s->patience);
 }
 
 static void
