@@ -50,19 +50,29 @@ open_dir(int at, const char *path, int *ret)
 }
 
 static int
-make_parents(const char *path)
+make_each(char *path)
 {
-	scoped_free char *copy = xstrdup(path);
-
-	for (char *p = copy + 1; *p != '\0'; p++) {
+	for (char *p = path + 1; *p != '\0'; p++) {
 		if (*p != '/')
 			continue;
 		*p = '\0';
-		if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+		if (mkdir(path, 0755) < 0 && errno != EEXIST)
 			return -errno;
 		*p = '/';
 	}
 	return 0;
+}
+
+/* A VMM must be able to pass these too, which our umask would forbid. */
+static int
+make_parents(const char *path)
+{
+	scoped_free char *copy = xstrdup(path);
+	mode_t before = umask(022);
+	int r = make_each(copy);
+
+	umask(before);
+	return r;
 }
 
 /* --- Stale sockets --------------------------------------------------------------- */

@@ -304,8 +304,8 @@ test_late_handshake(void)
 	is_int(s->outcome, SESSION_OUTCOME_NONE, "it has not ended");
 	life_answer_close(&life);
 	is_int(s->state, SESSION_ADOPTING, "then a worker adopts it");
-	is_int(say_adopted(life.worker, take_adopt(life.worker, &life), life.number, 0), 0,
-	    "adopted");
+	is_int(
+	    say_adopted(life.worker, take_adopt(life.worker, &life), life.number, 0), 0, "adopted");
 	is_int(s->state, SESSION_SERVING, "SERVING");
 	is_str(s->reason, "", "nothing is wrong with it");
 	close_now(&life);
