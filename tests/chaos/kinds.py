@@ -341,7 +341,7 @@ def upgrade(storm):
 
 KINDS = [
     Kind("worker", 8, probe_adoption, kill_worker(signal.SIGKILL, "worker")),
-    Kind("worker_segv", 1, probe_adoption, kill_worker(signal.SIGSEGV, "worker_segv")),
+    Kind("worker_segv", 0.5, probe_adoption, kill_worker(signal.SIGSEGV, "worker_segv")),
     Kind("worker_twice", 2, probe_adoption, kill_twice),
     Kind("worker_hang", 0.3, probe_adoption, hang_worker),
     Kind("worker_point", 8, probe_adoption, strike_point),
