@@ -207,8 +207,8 @@ test_only_reader(void)
 	guest_discard(&guests[0], guest_page(0), RIG_PAGE);
 	rig_wait_event(rig.session.uffd);
 	begin();
-	for (uint64_t p = 0; p < 200; p++) {
-		for (unsigned i = 0; i < 100; i++)
+	for (uint64_t p = 0; p < 30; p++) {
+		for (unsigned i = 0; i < 10; i++)
 			sched_yield();
 		copylock_demand(&rig.session.copylock);
 		if (uffd_read(rig.session.uffd, &msg, 1) == 1)
@@ -216,7 +216,7 @@ test_only_reader(void)
 		else
 			stolen++;
 		/* The next one begins before the lock is free, so that it is never quiet. */
-		if (p < 199) {
+		if (p < 29) {
 			guest_discard(&guests[(p + 1) % 2], guest_page(p + 1), RIG_PAGE);
 			rig_wait_event(rig.session.uffd);
 		}
@@ -225,7 +225,7 @@ test_only_reader(void)
 	}
 	is_int(stolen, 0, "a completion reads no removal while pages can be filled");
 	is_int(end(), IPC_COMPLETION_DETACHED, "it completes when all is quiet");
-	ok(memory_is(0, 200), "what was discarded is zeros");
+	ok(memory_is(0, 30), "what was discarded is zeros");
 	rig_close(&rig);
 }
 
@@ -283,9 +283,9 @@ test_under_fire(void)
 {
 	unsigned right = 0;
 
-	for (unsigned i = 0; i < 50; i++)
+	for (unsigned i = 0; i < 10; i++)
 		right += under_fire();
-	is_int(right, 50, "guests touch and discard while they are completed: no wrong byte");
+	is_int(right, 10, "guests touch and discard while they are completed: no wrong byte");
 }
 
 int

@@ -77,11 +77,18 @@ addr(uint64_t page)
 	return (uintptr_t)rig.memory + page * RIG_PAGE;
 }
 
+/* The test moves the clock: what is not due yet is due in centuries. */
+static void
+make_all(uint64_t due_ns)
+{
+	for (size_t i = 0; i < t.nr_deferred; i++)
+		t.deferred[i].due_ns = due_ns;
+}
+
 static void
 make_due(void)
 {
-	for (size_t i = 0; i < t.nr_deferred; i++)
-		t.deferred[i].due_ns = 0;
+	make_all(0);
 }
 
 static void
@@ -93,6 +100,7 @@ test_once(void)
 		answer(&t, addr(3) + i);
 	ok(t.nr_deferred == 1 && asked[3] == 1 && t.wake_ns == 0,
 	    "a page that faults a thousand times is asked for and deferred once");
+	make_all(UINT64_MAX);
 	retry_deferred(&t);
 	is_int(asked[3], 1, "not before its time");
 	make_due();
@@ -146,6 +154,7 @@ test_no_mixing(void)
 	wait = until_due(&t);
 	ok(wait.tv_sec == 0 && (uint64_t)wait.tv_nsec <= 20 * NS_PER_US,
 	    "a short wait is not lengthened by a long one");
+	make_all(UINT64_MAX);
 	for (size_t i = 0; i < t.nr_deferred; i++)
 		if (t.deferred[i].addr == addr(4))
 			t.deferred[i].due_ns = 0;
@@ -168,6 +177,8 @@ test_forgotten(void)
 	answer(&t, addr(200));
 	ok(t.nr_deferred == DEFERRED_MAX && t.wake_ns != 0,
 	    "one more is forgotten, but not for good");
+	make_all(UINT64_MAX);
+	t.wake_ns = UINT64_MAX;
 	retry_deferred(&t);
 	is_int(wakes, 0, "nobody is woken at once");
 	make_due();
