@@ -234,6 +234,12 @@ session_create(struct sessions *sessions, const struct peer *peer,
 		return refuse(&reply, -ENOSPC,
 		    "%" PRIu64 " sessions are live, which is the limit; raise max-sessions",
 		    sessions->live);
+	uint64_t max_held = sessions->sup->max_held;
+	if (max_held != 0 && sessions->live >= max_held)
+		return refuse(&reply, -EMFILE,
+		    "%" PRIu64 " sessions are live, and pagerd may open no more files; raise its "
+		    "LimitNOFILE",
+		    sessions->live);
 	struct session *session = session_new(sessions);
 	if (!session)
 		return refuse(&reply, -ENOMEM, "no memory for another session");

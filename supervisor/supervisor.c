@@ -100,22 +100,27 @@ choose_admin_group(struct supervisor *sup)
 	return 0;
 }
 
-/* We keep a duplicate of every session's descriptors. */
+/* We keep a duplicate of every session's descriptors.  What has no room is refused when it is
+ * created: when its userfaultfd arrives it would be too late. */
 static void
-raise_files(const struct supervisor *sup)
+raise_files(struct supervisor *sup)
 {
-	uint64_t wanted = sup->options.max_sessions * FDS_PER_SESSION + FDS_BESIDES;
-	struct rlimit files;
+	struct rlimit files, raised;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
 		return;
-	files.rlim_cur = files.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+	raised = (struct rlimit){files.rlim_max, files.rlim_max};
+	if (setrlimit(RLIMIT_NOFILE, &raised) < 0)
 		log_warning("limits: cannot raise the number of descriptors: %s", strerror(errno));
-	if (files.rlim_max < wanted)
-		log_warning("limits: %" PRIu64 " descriptors are fewer than the %" PRIu64
-			    " that max-sessions=%" PRIu64 " can need; sessions may be refused",
-		    (uint64_t)files.rlim_max, wanted, sup->options.max_sessions);
+	else
+		files = raised;
+	sup->max_held = files.rlim_cur > FDS_BESIDES + FDS_PER_SESSION
+	    ? (files.rlim_cur - FDS_BESIDES) / FDS_PER_SESSION
+	    : 1;
+	if (sup->max_held < sup->options.max_sessions)
+		log_warning("limits: %" PRIu64 " descriptors are enough for %" PRIu64
+			    " sessions, not for max-sessions=%" PRIu64 "; more are refused",
+		    (uint64_t)files.rlim_cur, sup->max_held, sup->options.max_sessions);
 }
 
 /* --- The loop -------------------------------------------------------------------- */

@@ -38,6 +38,7 @@ struct supervisor {
 	int argc;	 /* the command line, for a reload; borrowed */
 	char *const *argv;
 	ev_timer patience; /* with idle workers, while we stop */
+	uint64_t max_held; /* sessions that there are descriptors for; 0: not known */
 	int stopping;
 };
 

@@ -252,6 +252,14 @@ test_limits(void)
 	is_int(rig_create(&req, &session), -ENOSPC, "max-sessions holds");
 	ok(strstr(rig.why, "max-sessions") != NULL, "and is named: %s", rig.why);
 	rig.sup.options.max_sessions = 4096;
+	rig.sup.max_held = 1;
+	struct life only = life_open(0, "only");
+	is_int(rig_create(&req, &session), -EMFILE, "none is begun that there is no room for");
+	ok(strstr(rig.why, "LimitNOFILE") != NULL, "says so: %s", rig.why);
+	rig.sup.max_held = 0;
+	session_close(only.session, SESSION_OUTCOME_CLOSED, "test");
+	life_answer_close(&only);
+	life_drop(&only);
 	req.cluster_min_bytes = 5000;
 	is_int(rig_create(&req, &session), -EINVAL, "a cluster is a power of two");
 	req.cluster_min_bytes = 8192;
