@@ -86,6 +86,7 @@ detach_locked(struct session *s)
 		s->completion.error = -r;
 		return DETACH_FAILED;
 	}
+	(void)fault(FAULT_COMPLETE_ANSWER);
 	drain_until_quiet(s);
 	return DETACHED;
 }
