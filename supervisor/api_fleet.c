@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 #include "supervisor/api_route.h"
 #include "supervisor/child.h"
 #include "supervisor/handoff.h"
+#include "supervisor/stop.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/upgrade.h"
 #include "version_gen.h"
@@ -285,4 +287,31 @@ api_upgrade(struct api_call *call)
 		api_error(call->req, r == -EINVAL ? 400 : 500,
 		    r == -EINVAL ? "bad-request" : "failed", "%s", why);
 	api_bury(call->api, &upgrade->link);
+}
+
+/* An empty body, or {"force": true}. */
+void
+api_shutdown(struct api_call *call)
+{
+	static const struct json_member members[] = {
+	    {"force", JSON_KIND_FLAG, false, 0, 0, 0},
+	};
+	char ids[API_WHY_BYTES / 2];
+	bool force = false;
+	uint64_t sessions;
+	json_t *json = api_read_body(call, members, 1, &force);
+
+	if (!json)
+		return;
+	json_decref(json);
+	if (stop_for_good(call->sup, force, &sessions, ids, sizeof(ids)) < 0) {
+		api_error(call->req, 409, "busy",
+		    "%" PRIu64 " sessions live and would be ended: %s; complete or close them, or "
+		    "force it; to restart pagerd stop it with a signal",
+		    sessions, ids);
+		return;
+	}
+	json = json_object();
+	json_put_u64(json, "sessions", sessions);
+	api_reply(call->req, 200, json);
 }

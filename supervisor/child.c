@@ -31,6 +31,7 @@ child_new(struct supervisor *sup, const char *version, uint32_t number)
 	child->pidfd = -1;
 	child->rendezvous = -1;
 	child->words_fd = -1;
+	child->words_end = -1;
 	child->report_fd = -1;
 	child->ep.fd = -1;
 	child->said.burst = SAID_BURST;
@@ -49,6 +50,7 @@ child_free(struct child *child)
 	fd_closep(&child->pidfd);
 	fd_closep(&child->rendezvous);
 	fd_closep(&child->words_fd);
+	fd_closep(&child->words_end);
 	fd_closep(&child->report_fd);
 	free(child);
 }

@@ -28,10 +28,13 @@ struct child {
 	uint32_t number; /* for the log, counts up */
 	char version[VERSION_BYTES];
 	enum child_state state;
-	pid_t pid;	  /* for the log; -1 without a process */
-	int pidfd;	  /* owned; -1 without a process */
-	int rendezvous;	  /* owned; the listening socket that a later supervisor connects to */
-	uint32_t sandbox; /* enum ipc_sandbox bits from HELLO */
+	pid_t pid;	/* for the log; -1 without a process */
+	int pidfd;	/* owned; -1 without a process */
+	int rendezvous; /* owned; the listening socket that a later supervisor connects to */
+	uint32_t inventory_seq; /* of the INVENTORY that it answers or has answered; 0: none */
+	uint32_t nr_held;	/* sessions that it has named in it */
+	bool is_late;		/* with its inventory */
+	uint32_t sandbox;	/* enum ipc_sandbox bits from HELLO */
 	uint64_t started_ns;
 	struct endpoint ep;
 	struct list sessions; /* of struct session.on_child: sent or about to be sent to it */
@@ -39,14 +42,15 @@ struct child {
 	ev_io words;	      /* its stderr */
 	ev_timer deadline;    /* one for each state that has one */
 	ev_timer heartbeat;
-	uint64_t ready_ns;	   /* when HELLO came; 0: it has not */
-	uint32_t ping_seq;	   /* of the PING in flight; 0: none */
-	uint32_t stray_pongs;	   /* answers since the last PING that nobody asked for */
-	uint32_t missed;	   /* heartbeats in a row without an answer */
-	uint64_t heard_ns;	   /* when it answered last, by HELLO or PONG */
-	uint64_t hung_ns;	   /* heard_ns of one that was killed as hung; else 0 */
-	int words_fd;		   /* owned; the read end of its stderr */
-	int report_fd;		   /* owned; says why it could not be executed, see child_spawn.c */
+	uint64_t ready_ns;    /* when HELLO came; 0: it has not */
+	uint32_t ping_seq;    /* of the PING in flight; 0: none */
+	uint32_t stray_pongs; /* answers since the last PING that nobody asked for */
+	uint32_t missed;      /* heartbeats in a row without an answer */
+	uint64_t heard_ns;    /* when it answered last, by HELLO or PONG */
+	uint64_t hung_ns;     /* heard_ns of one that was killed as hung; else 0 */
+	int words_fd;	      /* owned; the read end of its stderr */
+	int words_end;	      /* owned; its write end, until INVENTORY takes it along; else -1 */
+	int report_fd;	      /* owned; says why it could not be executed, see child_spawn.c */
 	char rendezvous_path[108]; /* removed with the child */
 	bool drain_sent;
 	char last_words[256]; /* the last line it wrote, for the obituary */

@@ -5,6 +5,7 @@
 
 #include "supervisor/child.h"
 #include "supervisor/drain.h"
+#include "supervisor/recover.h"
 #include "supervisor/supervisor.h"
 
 /* Time for a worker to exit by itself once nothing keeps it. */
@@ -43,6 +44,18 @@ act_welcome_and_drain(struct child *child)
 	child_on_ready(child);
 	drain_tell(child);
 	child_check_empty(child);
+}
+
+static void
+act_ask(struct child *child)
+{
+	recover_ask(child);
+}
+
+static void
+act_ask_again(struct child *child)
+{
+	recover_ask_again(child);
 }
 
 static void
@@ -168,6 +181,8 @@ static const char *
 what_was_late(enum child_state state)
 {
 	switch (state) {
+	case CHILD_FOUND:
+		return "it did not tell in time what it holds";
 	case CHILD_STARTING:
 	case CHILD_UNWANTED:
 		return "it did not say HELLO in time";
@@ -265,7 +280,8 @@ child_step(struct child *child, enum child_event event, const char *consequence)
 		if (row->action == NULL)
 			return;
 	}
-	if (event == CHILD_EV_LIED || event == CHILD_EV_HUNG || event == CHILD_EV_DEADLINE)
+	if (event == CHILD_EV_LIED || event == CHILD_EV_HUNG ||
+	    (event == CHILD_EV_DEADLINE && from != CHILD_FOUND))
 		lose_patience(child, event, consequence);
 	/* Set before the action runs: an action may step again. */
 	child->state = row->next;

@@ -60,7 +60,7 @@ on_hello(struct child *child, const struct ipc_hello *msg, int *fds)
 		child_step(child, CHILD_EV_LIED, consequence);
 		return 0;
 	}
-	if (msg->sessions != 0)
+	if (child->state == CHILD_FOUND ? child->inventory_seq != 0 : msg->sessions != 0)
 		return -EPROTO;
 	child->sandbox = msg->sandbox;
 	snprintf(consequence, sizeof(consequence), "sandbox=0x%" PRIx32, msg->sandbox);
@@ -136,27 +136,45 @@ on_pong(struct child *child, const struct ipc_pong *msg, int *fds)
 	return heartbeat_on_pong(child, msg->seq);
 }
 
-/* Parts of an inventory that nobody has asked for. */
-#define NOT_ASKED(ident)                                                                    \
-	static int on_##ident(struct child *child, const struct ipc_##ident *msg, int *fds) \
-	{                                                                                   \
-		(void)child;                                                                \
-		(void)msg;                                                                  \
-		(void)fds;                                                                  \
-		return -EPROTO;                                                             \
-	}
-NOT_ASKED(session_held_waiting)
-NOT_ASKED(session_held_connected)
-NOT_ASKED(session_held_serving)
-NOT_ASKED(session_ended)
-NOT_ASKED(inventory_end)
-#undef NOT_ASKED
+static int
+on_session_held_waiting(struct child *child, const struct ipc_session_held_waiting *msg, int *fds)
+{
+	return recover_on_waiting(child, msg->seq, msg->session, fds);
+}
+
+static int
+on_session_held_connected(
+    struct child *child, const struct ipc_session_held_connected *msg, int *fds)
+{
+	return recover_on_connected(child, msg->seq, msg->session, fds);
+}
+
+static int
+on_session_held_serving(struct child *child, const struct ipc_session_held_serving *msg, int *fds)
+{
+	return recover_on_serving(child, msg->seq, msg->session, fds);
+}
+
+static int
+on_session_ended(struct child *child, const struct ipc_session_ended *msg, int *fds)
+{
+	(void)fds;
+	return recover_on_ended(child, msg);
+}
+
+static int
+on_inventory_end(struct child *child, const struct ipc_inventory_end *msg, int *fds)
+{
+	(void)fds;
+	return recover_on_end(child, msg);
+}
 
 static void
 on_message(struct endpoint *ep, const struct ipc_msg *msg, int *fds)
 {
 	struct child *child = ep->owner;
-	bool early = child->ready_ns == 0 && msg->type != IPC_HELLO;
+	bool is_heard = child->ready_ns != 0 || child->inventory_seq != 0;
+	bool early = !is_heard && msg->type != IPC_HELLO;
 	char consequence[96];
 
 	child_log(child, LOG_LEVEL_DEBUG, "%s", ipc_type_name(msg->type));

@@ -17,6 +17,7 @@
 #include "common/xalloc.h"
 #include "supervisor/child.h"
 #include "supervisor/drain.h"
+#include "supervisor/record.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/upgrade.h"
 
@@ -220,6 +221,23 @@ choose_newest(struct fleet *fleet)
 		    "fleet: current version is %s, the newest of %zu installed", fleet->current, n);
 }
 
+/* What an upgrade has made current stays so. */
+static bool
+choose_remembered(struct fleet *fleet)
+{
+	char version[VERSION_BYTES], why[512];
+
+	if (!record_load_current(fleet->sup, version, sizeof(version)))
+		return false;
+	if (fleet_check_installed(fleet, version, why, sizeof(why)) < 0) {
+		log_warning("fleet: %s was current: %s; the newest takes its place", version, why);
+		return false;
+	}
+	memcpy(fleet->current, version, sizeof(version));
+	log_notice("fleet: current version is %s, as it was", fleet->current);
+	return true;
+}
+
 /* --- Children -------------------------------------------------------------------- */
 
 /* How well a child stands for its version: higher is better, 0 not at all. */
@@ -359,10 +377,7 @@ fleet_child_to_adopt(
 		*ret = child;
 		return 0;
 	}
-	if (fleet->sup->stopping) {
-		snprintf(why, why_bytes, "pagerd is stopping");
-		return -EAGAIN;
-	}
+	/* Also while we stop: nobody else holds what it needs. */
 	if (may_start_to_adopt(fleet, version))
 		r = start_child(fleet, version, ret, why, why_bytes);
 	else
@@ -391,6 +406,7 @@ fleet_set_current(struct fleet *fleet, const char *version)
 	memcpy(previous, fleet->current, sizeof(previous));
 	snprintf(fleet->current, sizeof(fleet->current), "%s", version);
 	fleet->current_drains = false;
+	record_save_current(fleet->sup, version);
 	if (strcmp(previous, version) != 0)
 		log_notice("fleet: current version is %s, was %s; workers of other versions drain",
 		    fleet->current, previous[0] != '\0' ? previous : "none");
@@ -491,7 +507,7 @@ fleet_init(struct fleet *fleet, struct supervisor *sup)
 		log_err("fleet: worker-dir %s: %s", options->worker_dir, strerror(-r));
 		return r;
 	}
-	if (options->current[0] == '\0') {
+	if (options->current[0] == '\0' && !choose_remembered(fleet)) {
 		choose_newest(fleet);
 		if (fleet->current[0] == '\0')
 			log_warning("fleet: no worker is installed below %s; sessions are refused "
@@ -499,6 +515,8 @@ fleet_init(struct fleet *fleet, struct supervisor *sup)
 			    options->worker_dir);
 		return 0;
 	}
+	if (options->current[0] == '\0')
+		return 0;
 	r = fleet_check_installed(fleet, options->current, why, sizeof(why));
 	if (r < 0) {
 		log_err("fleet: --current: %s", why);

@@ -180,9 +180,7 @@ remove_stale(const struct supervisor *sup)
 	sweep_dir(sup->run_dir, "sessions", &bound);
 	workers = sweep_dir(sup->run_dir, "workers", &bound);
 	if (workers > 0)
-		log_notice("rundir: workers=%zu of an earlier pagerd still serve; they exit with "
-			   "their last session",
-		    workers);
+		log_notice("rundir: workers=%zu of an earlier pagerd run", workers);
 	bound_fini(&bound);
 }
 

@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "supervisor/child.h"
+#include "supervisor/record.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
 #include "supervisor/supervisor.h"
@@ -186,6 +187,7 @@ session_bury(struct session *session)
 	session_keep_numbers(session);
 	session_adopt_forget(session);
 	release_all(session);
+	record_remove(session);
 	session->ended_ns = clock_now_ns();
 	list_add(&sessions->graves, &session->grave);
 	sessions->live--;
@@ -223,6 +225,7 @@ session_complete_paced(struct session *session, uint64_t rate_bytes, char *why, 
 	case SESSION_ADOPTING:
 	case SESSION_MOVING:
 	case SESSION_HELD:
+	case SESSION_RECOVERING:
 		return why_set(why, why_bytes, -EINVAL,
 		    "session %s has no worker now; wait until it is serving", session->id);
 	case SESSION_CREATED:

@@ -91,11 +91,13 @@ struct session {
 	uint32_t close_seq;
 	uint32_t workers_lost;			   /* while it waited for its handshake */
 	uint64_t created_ns, serving_ns, ended_ns; /* CLOCK_MONOTONIC; 0: not yet */
-	uint64_t unserved_ns; /* since when nobody answers its faults; 0: somebody does */
-	uint64_t adopted_ns;  /* when it was taken over last; 0: never */
-	uint32_t adoptions;   /* how often it was taken over */
-	uint32_t blame;	      /* deaths of workers shortly after they had taken it over */
-	bool is_on_trial;     /* alone in being adopted, to see whether the worker survives */
+	uint64_t unserved_ns;	 /* since when nobody answers its faults; 0: somebody does */
+	uint64_t adopted_ns;	 /* when it was taken over last; 0: never */
+	uint32_t adoptions;	 /* how often it was taken over */
+	uint32_t blame;		 /* deaths of workers shortly after they had taken it over */
+	enum ipc_ended ended_as; /* as its worker says, while it is RECOVERING */
+	bool has_ended;		 /* ended_as is meant */
+	bool is_on_trial;	 /* alone in being adopted, to see whether the worker survives */
 	/* The last completion: when it started and how much was present then; how it
 	 * went.  completion_reason is empty when none has failed. */
 	uint64_t completing_ns, completing_absent;

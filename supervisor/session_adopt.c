@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "supervisor/child.h"
+#include "supervisor/record.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/why.h"
@@ -196,6 +197,7 @@ session_adopt_done(struct session *session)
 	session_log(session, LOG_LEVEL_NOTICE, "adopted by worker v%s, unserved_ms=%.1f",
 	    session->version, (double)(now - session->unserved_ns) / (double)NS_PER_MS);
 	session->unserved_ns = 0;
+	record_save(session);
 	if (session->is_on_trial)
 		ev_timer_again(session->sup->loop, &session->sup->sessions.trial_timer);
 }

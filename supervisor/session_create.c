@@ -9,6 +9,7 @@
 
 #include "supervisor/child.h"
 #include "supervisor/privs.h"
+#include "supervisor/record.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
 #include "supervisor/supervisor.h"
@@ -251,6 +252,7 @@ session_create(struct sessions *sessions, const struct peer *peer,
 	list_add(&sessions->all, &session->link);
 	sessions->live++;
 	session_arm_deadline(session);
+	record_save(session);
 	session_log(session, LOG_LEVEL_INFO,
 	    "CREATED for uid=%u image=%s bytes=%" PRIu64
 	    " on worker v%s; waiting for its VMM at %s",

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "common/clock.h"
+#include "supervisor/record.h"
 #include "supervisor/session.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
@@ -22,6 +23,23 @@ act_opened(struct session *session)
 	session_arm_deadline(session);
 }
 
+/* Its time begins anew: nobody could hear its VMM for a while. */
+static void
+act_find_waiting(struct session *session)
+{
+	session->opened = true;
+}
+
+static void
+act_find_serving(struct session *session)
+{
+	session->opened = true;
+	if (session->serving_ns == 0)
+		session->serving_ns = clock_now_ns();
+	session_socket_close(session);
+	record_save(session);
+}
+
 static void
 act_place(struct session *session)
 {
@@ -35,6 +53,7 @@ act_serve(struct session *session)
 {
 	session->serving_ns = clock_now_ns();
 	session_socket_close(session);
+	record_save(session);
 }
 
 /* The worker had shaken hands when it was told to let go of it.  To go on with that would close
@@ -107,6 +126,7 @@ act_resume(struct session *session)
 static void
 act_release(struct session *session)
 {
+	record_save(session);
 	session_socket_close(session);
 	if (!session_send_close(session))
 		session_step(session, SESSION_EV_RELEASED);

@@ -72,6 +72,22 @@ void session_adopt_insist(struct session *session);
  * find out who kills workers. */
 void session_adopt_judge(const struct child *child);
 
+/* session_fds.c: what a worker hands over. */
+
+bool session_is_userfaultfd(int fd);
+/* A stream connection that was accepted from this session's own socket; and that socket. */
+bool session_is_connection(const struct session *session, int fd);
+bool session_is_listener(const struct session *session, int fd);
+/* The file that was opened when the session was created, for reading only. */
+bool session_is_image(const struct session *session, int fd);
+/* Maps and takes over a page map of the image's size.  0 or a negative errno. */
+int session_take_map(struct session *session, int *fd);
+/* Who is at the other end, to be watched.  0 and who it is; -ESRCH when it is gone; -EPERM
+ * when it is somebody else, and then it is closed. */
+int session_meet_vmm(struct session *session, int connection);
+/* What follows from meeting the VMM. */
+void session_watch_vmm(struct session *session, int met);
+
 /* session_link.c: what is said to the worker. */
 
 /* The message that makes a worker have it: SESSION_OPEN, or SESSION_ADOPT in the middle of its

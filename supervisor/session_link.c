@@ -242,39 +242,6 @@ session_on_adopted(struct child *child, const struct ipc_session_adopted *msg)
 	return step(session, SESSION_EV_DENIED);
 }
 
-static bool
-is_userfaultfd(int fd)
-{
-	static const char want[] = "anon_inode:[userfaultfd]";
-	char link[64], target[sizeof(want)];
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	ssize_t n = readlink(link, target, sizeof(target));
-	return n == (ssize_t)sizeof(want) - 1 && memcmp(target, want, sizeof(want) - 1) == 0;
-}
-
-static bool
-has_option(int fd, int option, int want)
-{
-	int value = -1;
-	socklen_t bytes = sizeof(value);
-
-	return getsockopt(fd, SOL_SOCKET, option, &value, &bytes) == 0 && value == want;
-}
-
-/* A stream connection that was accepted from this session's own socket. */
-static bool
-is_connection_of(const struct session *session, int fd)
-{
-	struct sockaddr_un addr = {0};
-	socklen_t bytes = sizeof(addr);
-
-	return has_option(fd, SO_DOMAIN, AF_UNIX) && has_option(fd, SO_TYPE, SOCK_STREAM) &&
-	    has_option(fd, SO_ACCEPTCONN, 0) &&
-	    getsockname(fd, (struct sockaddr *)&addr, &bytes) == 0 &&
-	    strncmp(addr.sun_path, session->socket_path, sizeof(addr.sun_path)) == 0;
-}
-
 /* The page map must say the same.  Later on a worker can write anything there: what is
  * read of it then is clipped, not believed. */
 static bool
@@ -296,10 +263,10 @@ check_serving(const struct child *child, const struct session *session,
 	if (msg->seq != 0 || !session->opened)
 		return lied(child, "says SESSION_SERVING of session %" PRIu64 " out of order",
 		    session->number);
-	if (!is_userfaultfd(fds[0]))
+	if (!session_is_userfaultfd(fds[0]))
 		return lied(child, "hands over what is no userfaultfd for session %" PRIu64,
 		    session->number);
-	if (!is_connection_of(session, fds[1]))
+	if (!session_is_connection(session, fds[1]))
 		return lied(child,
 		    "hands over what is no connection of the socket of session %" PRIu64,
 		    session->number);
@@ -309,41 +276,6 @@ check_serving(const struct child *child, const struct session *session,
 		    ", its page map says otherwise",
 		    msg->regions, msg->bytes, session->number);
 	return 0;
-}
-
-/* 0 and who it is; -ESRCH when it is gone; -EPERM when it is somebody else. */
-static int
-meet_vmm(struct session *session, int connection)
-{
-	struct vmm_peer peer;
-	int r = vmm_peer(connection, &peer);
-
-	if (r < 0)
-		return r;
-	session->vmm_pid = peer.pid;
-	if (peer.uid != session->vmm_uid) {
-		char reason[sizeof(session->reason)];
-
-		snprintf(reason, sizeof(reason), "uid %u connected (pid %d), not the VMM's uid %u",
-		    (unsigned int)peer.uid, (int)peer.pid, (unsigned int)session->vmm_uid);
-		session_close(session, SESSION_OUTCOME_REFUSED, reason);
-		return -EPERM;
-	}
-	return vmm_pidfd(connection, &session->vmm_pidfd);
-}
-
-/* What follows from meeting the VMM. */
-static void
-watch_vmm(struct session *session, int met)
-{
-	if (met == -ESRCH)
-		session_vmm_exited(session);
-	else if (met < 0)
-		session_log(session, LOG_LEVEL_WARNING,
-		    "cannot watch its VMM pid=%d: %s; its exit will be noticed by the worker only",
-		    (int)session->vmm_pid, strerror(-met));
-	else
-		vmm_watch_start(session);
 }
 
 /* From here on its handshake outlives the worker: the connection is ours too. */
@@ -358,14 +290,14 @@ session_on_connected(struct child *child, const struct ipc_session_connected *ms
 	if (session->state == SESSION_CLOSING)
 		return 0;
 	if (msg->seq != 0 || session->state != SESSION_CREATED || session->connection >= 0 ||
-	    !is_connection_of(session, fds[0]))
+	    !session_is_connection(session, fds[0]))
 		return lied(child, "says SESSION_CONNECTED of session %" PRIu64 " out of order",
 		    session->number);
-	int met = meet_vmm(session, fds[0]);
+	int met = session_meet_vmm(session, fds[0]);
 	if (met == -EPERM)
 		return 0;
 	session->connection = fd_take(&fds[0]);
-	watch_vmm(session, met);
+	session_watch_vmm(session, met);
 	return 0;
 }
 
@@ -396,7 +328,7 @@ session_on_serving(struct child *child, const struct ipc_session_serving *msg, i
 		return r;
 	is_new = session->connection < 0;
 	if (is_new)
-		met = meet_vmm(session, fds[1]);
+		met = session_meet_vmm(session, fds[1]);
 	if (met == -EPERM)
 		return 0;
 	session->uffd = fd_take(&fds[0]);
@@ -406,7 +338,7 @@ session_on_serving(struct child *child, const struct ipc_session_serving *msg, i
 	session->guest_bytes = msg->bytes;
 	r = step(session, event);
 	if (is_new)
-		watch_vmm(session, met);
+		session_watch_vmm(session, met);
 	return r;
 }
 

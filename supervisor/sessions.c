@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "supervisor/record.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
 
@@ -33,6 +34,16 @@ sessions_init(struct sessions *sessions, struct supervisor *sup)
 	sessions_init_trials(sessions);
 }
 
+/* What a worker has is found by the next supervisor. */
+static void
+session_leave(struct session *session)
+{
+	if (session->sent || session->state == SESSION_RECOVERING)
+		session->socket_bound = false; /* a VMM may still come */
+	else if (session->state == SESSION_CREATED)
+		record_remove(session);
+}
+
 /* The workers are not told: they keep what they serve. */
 void
 sessions_fini(struct sessions *sessions)
@@ -46,6 +57,7 @@ sessions_fini(struct sessions *sessions)
 
 		while (!list_is_empty(&session->waits))
 			list_remove(session->waits.next);
+		session_leave(session);
 		session_free(session);
 	}
 	*sessions = (struct sessions){0};

@@ -16,11 +16,12 @@
 #include "supervisor/api.h"
 #include "supervisor/child.h"
 #include "supervisor/control_sock.h"
-#include "supervisor/drain.h"
 #include "supervisor/handoff.h"
 #include "supervisor/notify.h"
 #include "supervisor/privs.h"
+#include "supervisor/record.h"
 #include "supervisor/rundir.h"
+#include "supervisor/stop.h"
 #include "supervisor/upgrade.h"
 
 /* Descriptors that one session costs at most, and what we need besides. */
@@ -28,9 +29,6 @@
 #define FDS_BESIDES	512
 /* A user without an entry gets the group of the same number. */
 #define MAX_ID (UINT32_MAX - 1)
-/* How long idle workers may take to exit when we stop: more than a worker that is told
- * to stop gets (child_fsm.c), less than a service manager waits. */
-#define STOP_PATIENCE_S 15.
 
 /* --- Start ----------------------------------------------------------------------- */
 
@@ -125,21 +123,6 @@ raise_files(struct supervisor *sup)
 
 /* --- The loop -------------------------------------------------------------------- */
 
-/* A worker that serves outlives us; the others are seen off. */
-static bool
-has_idle_child(const struct supervisor *sup)
-{
-	const struct list *link;
-
-	list_for_each(link, &sup->fleet.children) {
-		const struct child *child = list_entry(link, struct child, link);
-
-		if (child->state != CHILD_GONE && child_nr_serving(child) == 0)
-			return true;
-	}
-	return false;
-}
-
 /* True when sessions have changed by it. */
 static bool
 step_all(struct supervisor *sup)
@@ -155,73 +138,16 @@ on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
 {
 	struct supervisor *sup = w->data;
 
+	(void)loop;
 	(void)events;
+	recover_check(sup);
 	upgrade_check(sup);
 	do
 		sessions_sweep(&sup->sessions);
 	while (step_all(sup));
 	fleet_sweep(&sup->fleet);
 	controls_sync(sup);
-	if (sup->stopping && !has_idle_child(sup))
-		ev_break(loop, EVBREAK_ALL);
-}
-
-/* Nobody could use a session that still waits for its VMM: its socket goes with us. */
-static void
-close_waiting(struct supervisor *sup)
-{
-	struct list *link, *next;
-
-	list_for_each_safe(link, next, &sup->sessions.all) {
-		struct session *session = list_entry(link, struct session, link);
-
-		if (session_is_live(session) && session->uffd < 0)
-			session_close(session, SESSION_OUTCOME_CLOSED, "pagerd stops");
-	}
-}
-
-static void
-drain_idle(struct supervisor *sup)
-{
-	struct list *link, *next;
-
-	list_for_each_safe(link, next, &sup->fleet.children) {
-		struct child *child = list_entry(link, struct child, link);
-
-		if (child_nr_serving(child) == 0)
-			drain_child(child, "pagerd stops");
-	}
-}
-
-static void
-on_patience(struct ev_loop *loop, ev_timer *w, int events)
-{
-	(void)w;
-	(void)events;
-	log_warning("supervisor: idle workers did not exit within %d s; stopping without them",
-	    (int)STOP_PATIENCE_S);
-	ev_break(loop, EVBREAK_ALL);
-}
-
-static void
-stop(struct supervisor *sup, const char *signal_name)
-{
-	if (sup->stopping) {
-		log_notice("supervisor: %s again; not waiting for idle workers", signal_name);
-		ev_break(sup->loop, EVBREAK_ALL);
-		return;
-	}
-	sup->stopping = 1;
-	log_notice("supervisor: %s; stopping", signal_name);
-	notify_stopping();
-	ev_timer_init(&sup->patience, on_patience, STOP_PATIENCE_S, 0.);
-	ev_timer_start(sup->loop, &sup->patience);
-	controls_free(sup);
-	api_free(sup);
-	upgrade_fini(sup);
-	handoffs_fini(sup);
-	close_waiting(sup);
-	drain_idle(sup);
+	stop_check(sup);
 }
 
 static void
@@ -229,7 +155,7 @@ on_term(struct ev_loop *loop, ev_signal *w, int events)
 {
 	(void)loop;
 	(void)events;
-	stop(w->data, w->signum == SIGINT ? "SIGINT" : "SIGTERM");
+	stop_begin(w->data, w->signum == SIGINT ? "SIGINT" : "SIGTERM");
 }
 
 static void
@@ -293,7 +219,7 @@ stop_watchers(struct supervisor *sup)
 	ev_signal_stop(sup->loop, &sup->on_int);
 	ev_signal_stop(sup->loop, &sup->on_hup);
 	ev_timer_stop(sup->loop, &sup->watchdog);
-	ev_timer_stop(sup->loop, &sup->patience);
+	stop_fini(sup);
 }
 
 /* --- Life ------------------------------------------------------------------------ */
@@ -330,10 +256,19 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 	sessions_init(&sup->sessions, sup);
 	controller_init(&sup->controller, sup);
 	handoffs_init(sup);
-	r = fleet_init(&sup->fleet, sup);
+	r = record_open(sup);
+	if (r == 0)
+		r = fleet_init(&sup->fleet, sup);
 	if (r < 0)
 		return r;
 	start_watchers(sup);
+	recover_start(sup);
+	/* Who asks for sessions is told of all of them: until then nobody can ask. */
+	while (!recover_is_settled(sup) && sup->stopping == STOP_NOT)
+		ev_run(sup->loop, EVRUN_ONCE);
+	if (sup->stopping != STOP_NOT)
+		return 0;
+	recover_check(sup);
 	r = api_new(sup);
 	if (r == 0)
 		controls_new(sup);
@@ -345,6 +280,10 @@ supervisor_run(struct supervisor *sup)
 {
 	int ready_fd = sup->options.ready_fd > 0 ? (int)sup->options.ready_fd : -1;
 
+	if (sup->stopping != STOP_NOT) {
+		ev_run(sup->loop, 0);
+		return;
+	}
 	log_notice("supervisor: ready on %s", sup->options.run_dir);
 	notify_status("ready; new sessions go to version %s",
 	    sup->fleet.current[0] != '\0' ? sup->fleet.current : "(none installed)");
@@ -360,7 +299,7 @@ count_orphans(const struct supervisor *sup, uint64_t *ret_sessions)
 
 	list_for_each(link, &sup->fleet.children) {
 		const struct child *child = list_entry(link, struct child, link);
-		uint64_t sessions = child_nr_serving(child);
+		uint64_t sessions = child_nr_sessions(child);
 
 		*ret_sessions += sessions;
 		n += child->state != CHILD_GONE && sessions > 0;
@@ -386,11 +325,11 @@ supervisor_fini(struct supervisor *sup)
 		fleet_fini(&sup->fleet);
 	}
 	if (orphans > 0)
-		log_notice("supervisor: stopped; workers=%" PRIu64
-			   " go on serving sessions=%" PRIu64,
+		log_notice("supervisor: stopped; workers=%" PRIu64 " keep sessions=%" PRIu64,
 		    orphans, sessions);
 	else
 		log_notice("supervisor: stopped");
+	record_close(sup);
 	rundir_close(sup);
 	if (sup->loop != NULL)
 		ev_loop_destroy(sup->loop);

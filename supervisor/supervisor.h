@@ -10,11 +10,19 @@
 #include "supervisor/controller.h"
 #include "supervisor/fleet.h"
 #include "supervisor/options.h"
+#include "supervisor/recover.h"
 #include "supervisor/session.h"
 
 struct controls;
 struct http_server;
+struct records;
 struct upgrade;
+
+enum stopping {
+	STOP_NOT,
+	STOP_FOR_NOW,  /* another supervisor follows */
+	STOP_FOR_GOOD, /* none does */
+};
 
 struct supervisor {
 	struct ev_loop *loop; /* not the default loop: libev would reap our children */
@@ -32,14 +40,16 @@ struct supervisor {
 	ev_timer watchdog; /* keeps the service manager content */
 	uid_t worker_uid;  /* workers run as; our own when we cannot switch */
 	gid_t worker_gid;
-	gid_t admin_gid; /* of admin.sock; (gid_t)-1: our own */
-	int run_dir;	 /* owned; O_DIRECTORY, of options.run_dir, which is absolute */
-	int lock;	 /* owned; held while this supervisor owns run_dir */
-	int argc;	 /* the command line, for a reload; borrowed */
+	gid_t admin_gid;	 /* of admin.sock; (gid_t)-1: our own */
+	int run_dir;		 /* owned; O_DIRECTORY, of options.run_dir, which is absolute */
+	struct records *records; /* owned; NULL: none are kept */
+	struct recovery recovery;
+	int lock; /* owned; held while this supervisor owns run_dir */
+	int argc; /* the command line, for a reload; borrowed */
 	char *const *argv;
 	ev_timer patience; /* with idle workers, while we stop */
 	uint64_t max_held; /* sessions that there are descriptors for; 0: not known */
-	int stopping;
+	enum stopping stopping;
 };
 
 /* Moves the contents of options in.  0 or a negative errno, logged; sup needs

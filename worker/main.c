@@ -22,7 +22,8 @@
 #define LINK_FD	      3
 #define RENDEZVOUS_FD 4
 
-#define RENDEZVOUS_BACKLOG 4
+/* Supervisors that come and die while this worker is stopped wait here too. */
+#define RENDEZVOUS_BACKLOG 128
 
 static int
 usage(FILE *out, int code)

@@ -207,6 +207,25 @@ ctl_upgrade(const struct ctl *ctl)
 	return code;
 }
 
+enum exitcode
+ctl_shutdown(const struct ctl *ctl)
+{
+	const char *body = ctl->flags.force ? "{\"force\":true}" : NULL;
+	json_t *json;
+	char buf[TEXT_BYTES];
+	enum exitcode code = ctl_call(ctl, "POST", "/shutdown", body, 0, &json);
+
+	if (code != EXITCODE_OK)
+		return code;
+	if (ctl->json)
+		ctl_print_json(json);
+	else
+		printf("pagerd shuts down; sessions ended: %s\n",
+		    text_count(buf, ctl_u64(json, "sessions")));
+	json_decref(json);
+	return EXITCODE_OK;
+}
+
 static const char *
 counter_text(char *buf, const char *name, uint64_t value)
 {

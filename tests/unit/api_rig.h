@@ -8,6 +8,7 @@
 #include "supervisor/api.h"
 #include "supervisor/api_route.h"
 #include "supervisor/handoff.h"
+#include "supervisor/stop.h"
 #include "supervisor/upgrade.h"
 #include "tests/unit/session_rig.h"
 
@@ -38,6 +39,20 @@ upgrade_forget(struct supervisor *sup, void *arg, bool handoff)
 	(void)sup;
 	(void)handoff;
 	nr_forgotten += arg == upgrade_arg;
+}
+
+static int shutdown_result;
+static int shutdown_forced;
+
+int
+stop_for_good(
+    struct supervisor *sup, int force, uint64_t *ret_sessions, char *ids, size_t ids_bytes)
+{
+	(void)sup;
+	shutdown_forced = force;
+	*ret_sessions = 2;
+	snprintf(ids, ids_bytes, "a, b");
+	return shutdown_result;
 }
 
 struct child *

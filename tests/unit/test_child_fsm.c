@@ -56,6 +56,20 @@ child_kill(struct child *child)
 }
 
 void
+recover_ask(struct child *child)
+{
+	(void)child;
+	record("ask");
+}
+
+void
+recover_ask_again(struct child *child)
+{
+	(void)child;
+	record("ask-again");
+}
+
+void
 drain_tell(struct child *child)
 {
 	child->drain_sent = true;
@@ -102,8 +116,10 @@ test_every_state_is_reached(void)
 	bool reached[CHILD_STATE_COUNT] = {false};
 
 	mark(reached, CHILD_STARTING);
+	ok(!reached[CHILD_FOUND], "FOUND is no worker of ours");
+	mark(reached, CHILD_FOUND);
 	for (int s = 0; s < CHILD_STATE_COUNT; s++)
-		ok(reached[s], "%s is reached from STARTING",
+		ok(reached[s], "%s is reached from STARTING or FOUND",
 		    child_state_name((enum child_state)s));
 }
 

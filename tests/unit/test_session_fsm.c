@@ -41,7 +41,8 @@ test_ways(void)
 		enum session_state state = (enum session_state)s;
 		const char *name = session_state_name(state);
 
-		ok(can_reach(SESSION_CREATED, state), "%s is reachable", name);
+		ok(can_reach(SESSION_CREATED, state) || can_reach(SESSION_RECOVERING, state),
+		    "%s is reachable", name);
 		if (!session_state_is_live(state))
 			continue;
 		ok(can_reach(state, SESSION_CLOSED), "%s can end", name);
@@ -92,6 +93,8 @@ test_rule(void)
 	ok(!session_fsm_has_row(SESSION_SERVING, SESSION_EV_RELEASED, NULL), "nor this one");
 	ok(!session_fsm_has_row(SESSION_SERVING, SESSION_EV_DETACHED, NULL),
 	    "nobody graduates without having been asked to");
+	ok(!session_fsm_has_row(SESSION_RECOVERING, SESSION_EV_TIMEOUT, NULL),
+	    "no deadline ends a session that a worker may still serve");
 	ok(!session_fsm_has_row(SESSION_ADOPTING, SESSION_EV_TIMEOUT, NULL),
 	    "no deadline ends a session that is held");
 }

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a worker hands over is looked at before it is kept: it can be anything. */
+#include <stdio.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "supervisor/session_impl.h"
+#include "supervisor/vmm.h"
+
+bool
+session_is_userfaultfd(int fd)
+{
+	static const char want[] = "anon_inode:[userfaultfd]";
+	char link[64], target[sizeof(want)];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, target, sizeof(target));
+	return n == (ssize_t)sizeof(want) - 1 && memcmp(target, want, sizeof(want) - 1) == 0;
+}
+
+static bool
+has_option(int fd, int option, int want)
+{
+	int value = -1;
+	socklen_t bytes = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, option, &value, &bytes) == 0 && value == want;
+}
+
+/* A stream socket of this session's name, in that role. */
+static bool
+is_socket_of(const struct session *session, int fd, int listens)
+{
+	struct sockaddr_un addr = {0};
+	socklen_t bytes = sizeof(addr);
+
+	return has_option(fd, SO_DOMAIN, AF_UNIX) && has_option(fd, SO_TYPE, SOCK_STREAM) &&
+	    has_option(fd, SO_ACCEPTCONN, listens) &&
+	    getsockname(fd, (struct sockaddr *)&addr, &bytes) == 0 &&
+	    strncmp(addr.sun_path, session->socket_path, sizeof(addr.sun_path)) == 0;
+}
+
+bool
+session_is_connection(const struct session *session, int fd)
+{
+	return is_socket_of(session, fd, 0);
+}
+
+bool
+session_is_listener(const struct session *session, int fd)
+{
+	return is_socket_of(session, fd, 1);
+}
+
+bool
+session_is_image(const struct session *session, int fd)
+{
+	const struct image *image = &session->image;
+	int flags = fcntl(fd, F_GETFL);
+	struct stat st;
+
+	return flags >= 0 && (flags & O_ACCMODE) == O_RDONLY && fstat(fd, &st) == 0 &&
+	    S_ISREG(st.st_mode) && st.st_dev == image->dev && st.st_ino == image->ino;
+}
+
+int
+session_take_map(struct session *session, int *fd)
+{
+	int r = pagemap_map(&session->map, *fd, false);
+
+	if (r < 0)
+		return r;
+	if (session->map.nr_pages != (session->image.bytes + PAGE_BYTES - 1) / PAGE_BYTES) {
+		pagemap_unmap(&session->map);
+		return -EPROTO;
+	}
+	session->map_fd = fd_take(fd);
+	return 0;
+}
+
+int
+session_meet_vmm(struct session *session, int connection)
+{
+	struct vmm_peer peer;
+	int r = vmm_peer(connection, &peer);
+
+	if (r < 0)
+		return r;
+	session->vmm_pid = peer.pid;
+	if (peer.uid != session->vmm_uid) {
+		char reason[sizeof(session->reason)];
+
+		snprintf(reason, sizeof(reason), "uid %u connected (pid %d), not the VMM's uid %u",
+		    (unsigned int)peer.uid, (int)peer.pid, (unsigned int)session->vmm_uid);
+		session_close(session, SESSION_OUTCOME_REFUSED, reason);
+		return -EPERM;
+	}
+	return vmm_pidfd(connection, &session->vmm_pidfd);
+}
+
+void
+session_watch_vmm(struct session *session, int met)
+{
+	if (met == -ESRCH)
+		session_vmm_exited(session);
+	else if (met < 0)
+		session_log(session, LOG_LEVEL_WARNING,
+		    "cannot watch its VMM pid=%d: %s; its exit will be noticed by the worker only",
+		    (int)session->vmm_pid, strerror(-met));
+	else
+		vmm_watch_start(session);
+}
