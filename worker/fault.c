@@ -118,7 +118,11 @@ not_filled(struct fault_thread *t, const struct run *page, enum fill_result resu
 		session_post(s, SESSION_POST_GONE);
 		break;
 	case FILL_NO_MEMORY:
-		session_fault_count(s, COUNTER_COPY_ERRORS, 1);
+		/* Short of memory for a moment is nobody's business. */
+		if (t->waited_ns >= MEMORY_LAST_NS)
+			alarm_fill(s, error);
+		else
+			session_fault_count(s, COUNTER_COPY_ERRORS, 1);
 		defer(t, run_host(page), MEMORY_FIRST_NS, MEMORY_LAST_NS);
 		break;
 	case FILL_BAD_SOURCE:

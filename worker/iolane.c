@@ -119,8 +119,6 @@ serve(struct session *s, const struct run *page, void *buf)
 		uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
 		break;
 	case FILL_NO_MEMORY:
-		session_count(s, COUNTER_COPY_ERRORS, 1);
-		return SERVE_LATER;
 	case FILL_BAD_SOURCE:
 	case FILL_FAILED:
 		session_count(s, COUNTER_COPY_ERRORS, 1);

@@ -114,7 +114,7 @@ static void
 test_back_off(void)
 {
 	static const uint64_t want_ms[] = {1, 2, 4, 8, 16, 32, 64, 100, 100};
-	bool right = true;
+	bool right = true, quiet = true;
 
 	set_up();
 	answers[3] = FILL_NO_MEMORY;
@@ -125,10 +125,13 @@ test_back_off(void)
 		right = right && t.nr_deferred == 1 &&
 		    t.deferred[0].wait_ns == want_ms[i] * NS_PER_MS &&
 		    t.deferred[0].due_ns <= now_ns + t.deferred[0].wait_ns;
+		quiet = quiet && (i >= 8 || atomic_load(&rig.session.posted) == 0);
 		make_due();
 		retry_deferred(&t);
 	}
 	ok(right, "without memory: from 1 ms by doubling to 100 ms");
+	ok(quiet && atomic_load(&rig.session.posted) == SESSION_POST_FILL_ALARM,
+	    "and an alarm when that does not end");
 	answers[3] = FILL_DONE;
 	make_due();
 	retry_deferred(&t);
