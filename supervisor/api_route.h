@@ -131,6 +131,8 @@ void api_handoff_put(json_t *json, const struct handoff_result *result);
 json_t *api_counters_json(const uint64_t counters[COUNTER_COUNT]);
 /* The session object. */
 json_t *api_session_json(const struct session *session);
+/* The same with the pages as they were counted last: see sessions_recount(). */
+json_t *api_session_json_listed(const struct session *session);
 /* The members of its progress, rate and eta being those of its completion. */
 void api_progress_put(
     json_t *json, const struct session *session, const struct pagemap_counts *counts);

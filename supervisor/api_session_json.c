@@ -95,14 +95,12 @@ unserved_ms(const struct session *session)
 	    : (clock_now_ns() - session->unserved_ns) / NS_PER_MS;
 }
 
-json_t *
-api_session_json(const struct session *session)
+static json_t *
+session_json(const struct session *session, const struct pagemap_counts *counts)
 {
 	uint64_t counters[COUNTER_COUNT];
-	struct pagemap_counts counts;
 	json_t *json = json_object();
 
-	session_counts(session, &counts);
 	session_counters(session, counters);
 	json_put_text(json, "id", session->id);
 	put_text_or_null(json, "instance", session->instance);
@@ -123,12 +121,27 @@ api_session_json(const struct session *session)
 	else
 		json_put_null(json, "vmm_pid");
 	json_put_u64(json, "age_ms", (clock_now_ns() - session->created_ns) / NS_PER_MS);
-	json_put(json, "pages", pages_json(&counts));
+	json_put(json, "pages", pages_json(counts));
 	json_put_u64(json, "adoptions", session->adoptions);
 	json_put_u64(json, "unserved_ms", unserved_ms(session));
 	json_put_u64(json, "alarms", session->alarms);
 	json_put(json, "counters", api_counters_json(counters));
 	if (session->state == SESSION_COMPLETING)
-		json_put(json, "progress", progress_json(session, &counts));
+		json_put(json, "progress", progress_json(session, counts));
 	return json;
+}
+
+json_t *
+api_session_json(const struct session *session)
+{
+	struct pagemap_counts counts;
+
+	session_counts(session, &counts);
+	return session_json(session, &counts);
+}
+
+json_t *
+api_session_json_listed(const struct session *session)
+{
+	return session_json(session, &session->last_counts);
 }

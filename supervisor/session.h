@@ -122,7 +122,7 @@ struct session {
 	uint64_t cluster_min_bytes, cluster_max_bytes, handshake_timeout_ms;
 	uint32_t flags;			       /* enum ipc_session_flag */
 	uint64_t last_counters[COUNTER_COUNT]; /* when it ended */
-	struct pagemap_counts last_counts;
+	struct pagemap_counts last_counts;     /* when it was counted last, or ended */
 };
 
 struct sessions {
@@ -135,6 +135,7 @@ struct sessions {
 	uint64_t live;	       /* without tombstones */
 	uint64_t dead;	       /* tombstones */
 	uint64_t next_number;  /* counts up from 1, never reused */
+	uint64_t recounted;    /* number of the one that sessions_recount() ended with */
 	struct session *trial; /* the one that is being adopted alone; NULL: none */
 	ev_timer trial_timer;
 	uint64_t retired[COUNTER_COUNT]; /* counters of sessions whose tombstones are gone */
@@ -228,6 +229,9 @@ const char *session_outcome_name(enum session_outcome outcome);
  * worker that is not trusted: each is clipped to INT64_MAX, sums saturate there. */
 void session_counters(const struct session *session, uint64_t ret[COUNTER_COUNT]);
 void session_counts(const struct session *session, struct pagemap_counts *ret);
+/* Brings last_counts up to date, of one session after another until max_pages are counted;
+ * the next call goes on from there.  For who wants all of them in one turn of the loop. */
+void sessions_recount(struct sessions *sessions, uint64_t max_pages);
 /* Sums over all sessions; version NULL for every version.  Ended sessions count for
  * ever with version NULL, and as long as their tombstones stand with a version. */
 void sessions_counters(

@@ -36,6 +36,7 @@ act_find_serving(struct session *session)
 	session->opened = true;
 	if (session->serving_ns == 0)
 		session->serving_ns = clock_now_ns();
+	session_reset_counts(session);
 	session_socket_close(session);
 	record_save(session);
 }
@@ -52,6 +53,7 @@ static void
 act_serve(struct session *session)
 {
 	session->serving_ns = clock_now_ns();
+	session_reset_counts(session);
 	session_socket_close(session);
 	record_save(session);
 }
@@ -63,7 +65,8 @@ act_revive(struct session *session)
 {
 	session->outcome = SESSION_OUTCOME_NONE;
 	session->reason[0] = '\0';
-	session->serving_ns = session->unserved_ns = clock_now_ns();
+	session->unserved_ns = clock_now_ns();
+	act_serve(session);
 }
 
 static void

@@ -27,6 +27,8 @@ void session_vmm_exited(struct session *session);
 
 /* session_stats.c */
 
+/* Nothing of it has been counted yet: takes every page for absent. */
+void session_reset_counts(struct session *session);
 /* Copies the numbers out of the page map, which is about to go. */
 void session_keep_numbers(struct session *session);
 /* Adds the numbers of a tombstone that goes to the totals. */

@@ -41,6 +41,46 @@ session_counts(const struct session *session, struct pagemap_counts *ret)
 }
 
 void
+session_reset_counts(struct session *session)
+{
+	struct region regions[PAGEMAP_MAX_REGIONS];
+	uint32_t n = pagemap_regions(&session->map, regions);
+
+	session->last_counts = (struct pagemap_counts){0};
+	for (uint32_t i = 0; i < n; i++)
+		session->last_counts.absent += region_nr_pages(&regions[i]);
+}
+
+/* Where the last recount ended, or the head: the first is next to it. */
+static struct list *
+recount_start(struct sessions *sessions)
+{
+	struct list *pos = &sessions->all;
+
+	while (pos->next != &sessions->all &&
+	    list_entry(pos->next, struct session, link)->number <= sessions->recounted)
+		pos = pos->next;
+	return pos;
+}
+
+void
+sessions_recount(struct sessions *sessions, uint64_t max_pages)
+{
+	struct list *pos = recount_start(sessions);
+	uint64_t pages = 0;
+
+	for (uint64_t left = sessions->live + sessions->dead; left > 0 && pages < max_pages;
+	     left--) {
+		pos = pos->next == &sessions->all ? sessions->all.next : pos->next;
+		struct session *session = list_entry(pos, struct session, link);
+
+		session_counts(session, &session->last_counts);
+		pages += session->map.header ? session->guest_bytes / PAGE_BYTES : 0;
+		sessions->recounted = session->number;
+	}
+}
+
+void
 session_keep_numbers(struct session *session)
 {
 	session_counters(session, session->last_counters);

@@ -329,6 +329,49 @@ test_numbers(void)
 	life_drop(&life);
 }
 
+/* The worker says that so many pages of it are present. */
+static void
+fill_pages(const struct life *life, unsigned int n)
+{
+	struct pagemap map = {0};
+
+	pagemap_map(&map, life->map, true);
+	for (unsigned int i = 0; i < n; i++)
+		atomic_store(&map.pages[i], PAGE_PRESENT);
+	pagemap_unmap(&map);
+}
+
+/* Who wants the pages of every session gets as many as a turn allows, and the rest later. */
+static void
+test_recount(void)
+{
+	struct life lives[3];
+	char id[8];
+
+	for (unsigned int i = 0; i < 3; i++) {
+		snprintf(id, sizeof(id), "p%u", i);
+		lives[i] = life_serve(0, id, false);
+		is_int(lives[i].session->last_counts.absent, 64, "at first all is absent");
+		fill_pages(&lives[i], 5 + i);
+	}
+	rig.sup.sessions.recounted = lives[0].number;
+	sessions_recount(&rig.sup.sessions, 65);
+	is_int(lives[1].session->last_counts.present, 6, "from where the last one ended");
+	is_int(lives[2].session->last_counts.present, 7, "as many as may be counted");
+	is_int(lives[0].session->last_counts.present, 0, "and no more");
+	sessions_recount(&rig.sup.sessions, 1);
+	is_int(lives[0].session->last_counts.present, 5, "the rest at the next call");
+	fill_pages(&lives[2], 9);
+	sessions_recount(&rig.sup.sessions, UINT64_MAX);
+	is_int(lives[2].session->last_counts.present, 9, "where there is room, all of them");
+	for (unsigned int i = 0; i < 3; i++) {
+		session_close(lives[i].session, SESSION_OUTCOME_CLOSED, "test");
+		life_answer_close(&lives[i]);
+		life_drop(&lives[i]);
+	}
+	is_int(lives[2].session->last_counts.present, 9, "an ended one keeps its own");
+}
+
 static void
 leak_turn(unsigned int i, const char *id)
 {
@@ -392,6 +435,7 @@ main(void)
 	test_names();
 	test_limits();
 	test_numbers();
+	test_recount();
 	test_leaks();
 	rig_stop();
 	return done();
