@@ -77,16 +77,19 @@ init_lock(struct image *image)
 	pthread_condattr_destroy(&attr);
 }
 
-static int
-open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, struct image **ret)
+/* NULL and a negative errno, or the image. */
+static struct image *
+open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, int *ret_error)
 {
 	size_t mapped = round_up(bytes);
 	void *map = mmap(NULL, mapped, PROT_READ, MAP_SHARED, fd, 0);
 	struct image *image;
 	pthread_t indexer;
 
-	if (map == MAP_FAILED)
-		return -errno;
+	if (map == MAP_FAILED) {
+		*ret_error = -errno;
+		return NULL;
+	}
 	image = xcalloc(1, sizeof(*image));
 	list_init(&image->link);
 	image->dev = st->st_dev;
@@ -102,12 +105,12 @@ open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, str
 	if (pthread_create(&indexer, &pager->thread_attr, image_index_main, image) != 0) {
 		munmap(map, mapped);
 		destroy(image);
-		return -EAGAIN;
+		*ret_error = -EAGAIN;
+		return NULL;
 	}
 	pthread_detach(indexer);
 	list_add(&pager->images, &image->link);
-	*ret = image;
-	return 0;
+	return image;
 }
 
 int
@@ -115,15 +118,15 @@ image_get(struct pager *pager, int fd, uint64_t bytes, struct image **ret)
 {
 	struct stat st;
 	struct image *image;
-	int r;
+	int error = 0;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	image = find_open(pager, &st, bytes);
 	if (image == NULL) {
-		r = open_new(pager, fd, &st, bytes, &image);
-		if (r < 0)
-			return r;
+		image = open_new(pager, fd, &st, bytes, &error);
+		if (image == NULL)
+			return error;
 	} else {
 		fd_closep(&fd);
 	}
