@@ -101,7 +101,7 @@ meet(struct supervisor *sup, const char *version, uint32_t number, const char *n
 
 	child->state = CHILD_FOUND;
 	child->started_ns = clock_now_ns();
-	snprintf(child->rendezvous_path, sizeof(child->rendezvous_path), "%s/workers/%s",
+	snprintf(child->rendezvous_path, sizeof(child->rendezvous_path), "%s/workers/%.60s",
 	    sup->options.run_dir, name);
 	if (fleet->next_number < number)
 		fleet->next_number = number;
