@@ -59,6 +59,12 @@ act_ask_again(struct child *child)
 }
 
 static void
+act_disown(struct child *child)
+{
+	recover_disown(child);
+}
+
+static void
 act_drain(struct child *child)
 {
 	drain_tell(child);

@@ -212,6 +212,17 @@ recover_ask_again(struct child *child)
 	}
 }
 
+void
+recover_disown(struct child *child)
+{
+	endpoint_close(&child->ep);
+	child->is_late = true;
+	child_log(child, LOG_LEVEL_ERR,
+	    "%s: not trusted and left alone, because it may hold memory of VMs that is nowhere "
+	    "else; asked again",
+	    child->cause);
+}
+
 /* --- The account ----------------------------------------------------------------- */
 
 static bool

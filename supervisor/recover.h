@@ -2,8 +2,9 @@
 /* Finding what an earlier supervisor has left running: its workers, by their rendezvous
  * sockets, and their sessions, by the records and by what each worker tells.
  *
- * A worker that answers late is not killed: it may hold the only reference to a VM's
- * memory.  It is no longer waited for, and welcome whenever it answers. */
+ * A worker that answers late, or what makes no sense to us, is not killed: it may hold the
+ * only reference to a VM's memory.  It is no longer waited for, and welcome whenever it
+ * answers. */
 #ifndef SUPERVISOR_RECOVER_H
 #define SUPERVISOR_RECOVER_H
 
@@ -34,6 +35,8 @@ bool recover_is_settled(const struct supervisor *sup);
  * the link was lost. */
 void recover_ask(struct child *child);
 void recover_ask_again(struct child *child);
+/* Hangs up on it: child->cause says why. */
+void recover_disown(struct child *child);
 
 /* Parts of the inventory; fds are moved out when kept.  0, or -EPROTO: the worker lied. */
 int recover_on_waiting(struct child *child, uint32_t seq, uint64_t number, int *fds);

@@ -130,6 +130,10 @@ warn_if_changed(const struct session *session)
 static int
 take_image_and_map(struct child *child, struct session *session, int *image, int *map)
 {
+	/* What is left of an account that made no sense to us at its end. */
+	pagemap_unmap(&session->map);
+	fd_closep(&session->map_fd);
+	fd_closep(&session->image.fd);
 	if (!session_is_image(session, *image))
 		return lied(child, "hands over another image than %s for session %" PRIu64,
 		    session->image_path, session->number);

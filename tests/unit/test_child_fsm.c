@@ -70,6 +70,13 @@ recover_ask_again(struct child *child)
 }
 
 void
+recover_disown(struct child *child)
+{
+	(void)child;
+	record("disown");
+}
+
+void
 drain_tell(struct child *child)
 {
 	child->drain_sent = true;
@@ -264,6 +271,26 @@ test_walks(void)
 	}
 }
 
+/* Its sessions' userfaultfds may be nowhere else. */
+static void
+test_found_is_never_killed(void)
+{
+	for (int e = 0; e < CHILD_EV_COUNT; e++) {
+		struct child *child = new_child();
+
+		child->state = CHILD_FOUND;
+		child_step(child, (enum child_event)e, NULL);
+		ok(strstr(acts, "kill") == NULL, "FOUND: %s kills nobody",
+		    child_event_name((enum child_event)e));
+		if (e == CHILD_EV_LIED) {
+			is_str(acts, "disown", "a lie is the end of its link");
+			is_int(child->state, CHILD_FOUND, "not of the worker");
+			ok(child->cause[0] != '\0', "and the reason is kept");
+		}
+		free_child(child);
+	}
+}
+
 static void
 test_deadline_is_armed(void)
 {
@@ -309,6 +336,7 @@ main(void)
 	test_waiting_has_a_deadline();
 	test_dot();
 	test_walks();
+	test_found_is_never_killed();
 	test_deadline_is_armed();
 	test_deadline_strikes();
 	ev_loop_destroy(sup.loop);
