@@ -2,7 +2,6 @@
 #include "supervisor/api.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +12,6 @@
 #include <unistd.h>
 
 #include "common/fd.h"
-#include "common/num.h"
 #include "common/scope.h"
 #include "common/xalloc.h"
 #include "supervisor/api_route.h"
@@ -145,24 +143,6 @@ on_request(void *arg, struct http_request *req)
 		found.route->handler(&call);
 }
 
-/* A name or a bare number, which needs no entry in the group file.  0, -ENOENT. */
-static int
-find_group(const char *name, gid_t *ret)
-{
-	const struct group *group;
-	uint64_t number;
-
-	if (num_parse_u64(name, 0, UINT32_MAX - 1, &number) == 0) {
-		*ret = (gid_t)number;
-		return 0;
-	}
-	group = getgrnam(name);
-	if (!group)
-		return -ENOENT;
-	*ret = group->gr_gid;
-	return 0;
-}
-
 static int
 set_owner(const struct api *api, const char *path)
 {
@@ -233,15 +213,8 @@ api_new(struct supervisor *sup)
 	int fd = -1, r;
 
 	api->sup = sup;
-	if (*sup->options.admin_group) {
-		r = find_group(sup->options.admin_group, &api->admin_gid);
-		if (r < 0) {
-			log_err("api: admin-group %s: there is no such group; not starting",
-			    sup->options.admin_group);
-			return r;
-		}
-		api->has_admin_gid = true;
-	}
+	api->admin_gid = sup->admin_gid;
+	api->has_admin_gid = sup->admin_gid != (gid_t)-1;
 	r = api_bind(api, path, &fd);
 	if (r < 0) {
 		log_err("api: %s: %s; not starting", path, strerror(-r));

@@ -199,6 +199,7 @@ start(void)
 	list_init(&rig.sup.fleet.children);
 	handoffs_init(&rig.sup);
 	options->admin_group = (char[]){""};
+	rig.sup.admin_gid = (gid_t)-1;
 	options->http_timeout_ms = 60000;
 	options->http_max_clients = 16;
 	if (api_new(&rig.sup) < 0)
