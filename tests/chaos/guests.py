@@ -231,6 +231,11 @@ class Guest:
             raise Lost("the VMM does not quit") from None
         self.kill()
 
+    def is_registered(self):
+        """Whether its memory still needs a pager."""
+        with open("/proc/%d/smaps" % self.vm.pid, encoding="utf-8") as f:
+            return any("um" in line.split() for line in f if line.startswith("VmFlags:"))
+
     def state(self):
         try:
             return self.pager.show(self.name)["state"]

@@ -181,6 +181,27 @@ def strike_point(storm):
 
 # --- Ends of the supervisor --------------------------------------------------------
 
+def disarm(storm):
+    """A worker that dies while no supervisor is there takes its sessions along: two failures
+    at once, which is not what is tested here.  So none may be due to die at a point."""
+    storm.workers.look()
+    armed = [w for w in storm.workers.alive() if w.point or not w.is_known]
+    while armed:
+        hit_at = time.monotonic()
+        for worker in armed:
+            try:
+                worker.kill()
+                storm.result.kills["worker"] += 1
+            except ProcessLookupError:
+                worker.is_killed = False
+            wait_replaced(storm, worker)
+        storm.is_hit = True
+        storm.settle(hit_at, storm.result.worker_waits)
+        storm.workers.look()
+        storm.account_deaths()
+        armed = [w for w in storm.workers.alive() if w.point or not w.is_known]
+
+
 def probe_guest(storm):
     """A guest with enough fresh pages for three laps."""
     fresh = [g for g in storm.guests if g.is_loaded and g.pages >= 8192]
@@ -198,6 +219,7 @@ def lap(storm, guest, when):
 
 def end_supervisor(sig, name, is_hard):
     def act(storm):
+        disarm(storm)
         if is_hard:
             storm.provoke()
         guest = probe_guest(storm) if not is_hard else None
@@ -222,6 +244,7 @@ def end_supervisor(sig, name, is_hard):
 
 def restart_then_worker(storm):
     """A worker dies while the new supervisor is still collecting what there is."""
+    disarm(storm)
     storm.provoke()
     hit_at = time.monotonic()
     storm.end_supervisor(signal.SIGKILL)

@@ -285,8 +285,8 @@ class Storm:
     def is_meant_to_end(self, worker):
         """Drained and empty, it exits."""
         try:
-            return "exited with code 0" in self.pager.log.wait(
-                r"pid=%d: .*, sessions_serving=" % worker.pid, timeout=PATIENCE_S)
+            return self.pager.log.wait(r"pid=%d: .*, sessions_serving=" % worker.pid,
+                                       timeout=PATIENCE_S).endswith("; as it was told")
         except TimeoutError:
             return False
 
@@ -335,7 +335,13 @@ class Storm:
     def after_cut_completion(self, guest, error):
         """The caller was told that it failed, or lost the connection: in the first case it
         is served on, in the second either."""
-        state = self.pager.show(guest.name)["state"]
+        state = guest.state()
+        if state == "unknown" and not isinstance(error, pagerd.ApiError):
+            # It ended in the same moment as the supervisor, which takes its tombstones along.
+            self.result.counts["tombstones_lost"] += 1
+            if guest.is_registered():
+                raise Lost("the new supervisor does not know it, its memory is still registered")
+            state = "graduated"
         if state == "graduated":
             if isinstance(error, pagerd.ApiError) and error.status != 503:
                 raise Lost("complete said %s but it has graduated" % error)
