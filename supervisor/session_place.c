@@ -38,11 +38,10 @@ session_place(struct session *session, char *why, size_t why_bytes)
 	session->sent = false;
 	session->opened = false;
 	snprintf(session->version, sizeof(session->version), "%s", child->version);
+	r = child_listens(child) ? session_send(session) : 0;
+	/* After it: a worker that is told to drain and has no session exits. */
 	if (session->state == SESSION_ADOPTING)
 		fleet_drain_outdated(fleet, child);
-	if (!child_listens(child))
-		return 0;
-	r = session_send(session);
 	if (session_lacks_resources(r)) {
 		session_unplace(session);
 		snprintf(why, why_bytes, "cannot hand the session to worker v%s: %s",

@@ -63,6 +63,21 @@ fleet_find(struct fleet *fleet, const char *version)
 }
 
 int
+fleet_child_to_adopt(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	(void)version;
+	return fleet_child_for_new(fleet, NULL, ret, why, why_bytes);
+}
+
+void
+fleet_drain_outdated(struct fleet *fleet, struct child *child)
+{
+	(void)fleet;
+	(void)child;
+}
+
+int
 fleet_check_installed(struct fleet *fleet, const char *version, char *why, size_t why_bytes)
 {
 	(void)fleet;

@@ -35,6 +35,7 @@ fleet_child_for_new(
 	return 0;
 }
 
+#ifndef FAKE_FLEET_OWN_FIND
 int
 fleet_child_to_adopt(
     struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
@@ -50,7 +51,6 @@ fleet_drain_outdated(struct fleet *fleet, struct child *child)
 	(void)child;
 }
 
-#ifndef FAKE_FLEET_OWN_FIND
 struct child *
 fleet_find(struct fleet *fleet, const char *version)
 {
