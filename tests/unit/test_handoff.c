@@ -98,7 +98,7 @@ set_up(unsigned nr)
 	adopter = 1;
 	nr_started = nr_done = nr_drained_early = 0;
 	for (unsigned i = 0; i < nr; i++) {
-		char id[8];
+		char id[16];
 
 		snprintf(id, sizeof(id), "s%u", i);
 		lives[i] = life_serve(0, id, false);
