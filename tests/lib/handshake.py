@@ -81,8 +81,12 @@ class Memory:
 
 
 def send(s, body, fds):
-    """One message with descriptors, and after it what did not fit into the socket."""
+    """One message with descriptors, and after it what did not fit into the socket.  The other
+    end may refuse it before it has come: what it says to the client is looked at, not this."""
     control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    rest = body[s.sendmsg([body], control):]
-    if rest:
-        s.sendall(rest)
+    try:
+        rest = body[s.sendmsg([body], control):]
+        if rest:
+            s.sendall(rest)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
