@@ -174,7 +174,7 @@ child_on_unlinked(struct child *child)
 	heartbeat_stop(child);
 	endpoint_close(&child->ep);
 	if (n > 0)
-		child_log(child, LOG_LEVEL_ERR,
+		child_log(child, LOG_LEVEL_WARNING,
 		    "lost its link, serving=%" PRIu64
 		    "; another worker takes over when it has ended, or is killed",
 		    n);
@@ -210,10 +210,7 @@ child_on_gone(struct child *child)
 	if (child->rendezvous_path[0] != '\0')
 		unlink(child->rendezvous_path);
 	describe_future(child, future, sizeof(future));
-	child_log(child,
-	    lost > 0		? LOG_LEVEL_ERR
-		: child->failed ? LOG_LEVEL_WARNING
-				: LOG_LEVEL_NOTICE,
+	child_log(child, lost > 0 || child->failed ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE,
 	    "%s, sessions_serving=%" PRIu64 ", sessions_waiting=%" PRIu64 "; %s", child->obituary,
 	    lost, waiting, future);
 	sessions_on_child_gone(&child->sup->sessions, child, child->obituary);
