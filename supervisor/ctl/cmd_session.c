@@ -32,7 +32,8 @@ session_colour(const json_t *session)
 		return ctl_u64(session, "alarms") ? TABLE_BAD : TABLE_GOOD;
 	if (has_ended(session))
 		return TABLE_DIM;
-	return strcmp(state, "adopting") == 0 ? TABLE_BAD : TABLE_BUSY;
+	return strcmp(state, "adopting") == 0 || strcmp(state, "held") == 0 ? TABLE_BAD
+									    : TABLE_BUSY;
 }
 
 static uint64_t
@@ -176,6 +177,10 @@ print_session(const json_t *s)
 	print_memory(s);
 	print_regions(json_object_get(s, "regions"));
 	print_faults(json_object_get(s, "counters"));
+	if (ctl_u64(s, "adoptions"))
+		print_row("adoptions", text_count(buf, ctl_u64(s, "adoptions")));
+	if (ctl_u64(s, "unserved_ms"))
+		print_row("unserved", text_nanos(buf, ctl_u64(s, "unserved_ms") * NS_PER_MS));
 	if (ctl_u64(s, "alarms"))
 		print_row("alarms", text_count(buf, ctl_u64(s, "alarms")));
 }
