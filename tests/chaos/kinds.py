@@ -10,6 +10,10 @@ import pagerd
 from storm import API_ERRORS, HEARTBEAT_MS, rest
 
 PROBE_S = 5
+# A session that is there at one crash after another is suspected of them, and put on trial
+# while it waits.  After a crash it is given the time that acquits it: who is found guilty is
+# another test's question.
+ACQUITTAL_S = 0.6
 POINT_PATIENCE_S = 1.5
 LAP_S = 0.3
 
@@ -123,7 +127,24 @@ def kill_worker(sig, name):
             return
         wait_replaced(storm, worker)
         storm.settle(hit_at, storm.result.worker_waits)
+        if sig != signal.SIGKILL:
+            acquit(storm)
     return act
+
+
+def acquit(storm):
+    storm.workers.look()
+    rest(ACQUITTAL_S)
+    for worker in storm.workers.alive():
+        hit_at = time.monotonic()
+        try:
+            worker.kill()
+        except ProcessLookupError:
+            worker.is_killed = False
+            continue
+        storm.result.kills["worker"] += 1
+        wait_replaced(storm, worker)
+        storm.settle(hit_at, storm.result.worker_waits)
 
 
 def kill_twice(storm):
@@ -155,6 +176,7 @@ def hang_worker(storm):
         worker.kill()
     wait_replaced(storm, worker)
     storm.settle(hit_at, storm.result.hang_waits)
+    acquit(storm)
 
 
 def strike_point(storm):

@@ -28,6 +28,13 @@ def rest(seconds):
     select.select([], [], [], seconds)
 
 
+def socket_paths():
+    """What a link to socket:[INODE] is bound to."""
+    with open("/proc/net/unix", encoding="utf-8") as f:
+        rows = [line.split() for line in f]
+    return {"socket:[%s]" % row[6]: "socket:" + row[7] for row in rows if len(row) > 7}
+
+
 class Storm:
     def __init__(self, rng, result, nr_guests, log_path):
         self.rng = rng
@@ -41,6 +48,7 @@ class Storm:
         self.next_guest = 0
         self.round = 0
         self.kind = "start"
+        self.is_orphaned = False   # the supervisor has ended in this round
         self.is_hit = False        # something was killed in this round
         self.log_mark = 0          # where this round begins in the log of the supervisor
         self.points = sorted(workers.known_points(guests.vmm.TOP) & workers.POINTS.keys())
@@ -70,6 +78,7 @@ class Storm:
         self.log_mark = 0
 
     def end_supervisor(self, sig):
+        self.is_orphaned = True
         self.pager.process.send_signal(sig)
         self.pager.process.wait(PATIENCE_S)
         self.pager.log.thread.join(PATIENCE_S)
@@ -283,7 +292,9 @@ class Storm:
         return dead
 
     def is_meant_to_end(self, worker):
-        """Drained and empty, it exits."""
+        """Drained and empty, it exits; and when it has no session as its supervisor ends."""
+        if self.is_orphaned:
+            return True  # had it any, their guests will tell
         try:
             return self.pager.log.wait(r"pid=%d: .*, sessions_serving=" % worker.pid,
                                        timeout=PATIENCE_S).endswith("; as it was told")
@@ -368,10 +379,23 @@ class Storm:
                 self.adopt_child(guest)
                 self.result.counts["waiting_survived"] += 1
             except API_ERRORS + (guests.vmm.VmmError, Lost, TimeoutError) as error:
-                if self.pager.log.find(DEATH, since=mark):
+                if self.is_given_up(guest):
+                    self.result.counts["waiting_given_up"] += 1
+                    guest.kill()
+                elif self.pager.log.find(DEATH, since=mark):
                     self.cut_birth(guest, error)
                 else:
                     self.lose(guest, "it waited for its VMM when the kill came: %s" % error)
+
+    def is_given_up(self, guest):
+        """Its VM has not run, and pagerd says why it never will: by rule after several deaths,
+        or because the worker and the supervisor died together."""
+        try:
+            reason = self.pager.show(guest.name)["reason"] or ""
+        except API_ERRORS:
+            return False
+        return reason.startswith("one worker after another died") or (
+            "died while no supervisor was there; its VMM had not been served yet" in reason)
 
     def shrink(self):
         """Back to the number of guests that was asked for."""
@@ -400,10 +424,9 @@ class Storm:
     def run_round(self, kind):
         self.round += 1
         self.kind = kind.name
-        self.is_hit = False
+        self.is_hit = bool(self.account_deaths())
+        self.is_orphaned = False
         self.log_mark = self.pager.log.mark()
-        if self.account_deaths():
-            self.is_hit = True
         self.workers.look()
         self.churn()
         if self.round % 5 == 1:
@@ -445,7 +468,9 @@ class Storm:
         self.pager.until(lambda: not any("pagemap" in t or "userfaultfd" in t for t in
                                          list(fds(pid).values()) + list(self.supervisor_fds().values())),
                          "descriptors of a session that has ended", PATIENCE_S)
-        return dict(self.supervisor_fds()), dict(fds(pid))
+        paths = socket_paths()
+        return tuple({n: paths.get(t, t) for n, t in fds(p).items()}
+                     for p in (self.pager.process.pid, pid))
 
     def supervisor_fds(self):
         return pagerd.fds_of(self.pager.process.pid)
@@ -454,8 +479,8 @@ class Storm:
         for who, old, new in zip(("supervisor", "worker"), before, after):
             if len(new) > len(old):
                 self.result.leaked_fds += len(new) - len(old)
-                self.result.fail("the %s held %d descriptors at the start and holds %d now: %s" % (
-                    who, len(old), len(new), sorted(new.values())))
+                self.result.fail("the %s held %d descriptors at the start and holds %d now:\n%s\n%s" % (
+                    who, len(old), len(new), sorted(old.values()), sorted(new.values())))
 
     def stop(self):
         """Nothing may be left: no process, no socket."""
