@@ -73,7 +73,8 @@ enum ipc_sandbox {
 
 /* SESSION_OPEN.flags */
 enum ipc_session_flag {
-	IPC_SESSION_MEMFD = 1U << 0, /* the VMM sends the memfd behind its memory too */
+	IPC_SESSION_MEMFD = 1U << 0,	    /* the VMM sends the memfd behind its memory too */
+	IPC_SESSION_HAS_OVERLAYS = 1U << 1, /* SESSION_OVERLAYS came right before */
 };
 
 /* SESSION_COMPLETED.outcome */

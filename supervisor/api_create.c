@@ -24,6 +24,7 @@ static const struct json_member members[] = {
 	MEMBER("handshake_timeout_ms", U64, false, session.handshake_timeout_ms, 1, MAX_TIMEOUT_MS),
 	MEMBER("cluster_min_bytes", U64, false, session.cluster_min_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
 	MEMBER("cluster_max_bytes", U64, false, session.cluster_max_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
+	MEMBER("overlays", LIST, false, list, 0, OVERLAY_MAX),
 };
 /* clang-format on */
 
@@ -34,6 +35,18 @@ check_cluster(const char *name, uint64_t bytes, char *why, size_t why_bytes)
 		return 0;
 	snprintf(why, why_bytes, "\"%s\" must be a power of two", name);
 	return -EINVAL;
+}
+
+static int
+read_overlays(struct api_create *create, char *why, size_t why_bytes)
+{
+	int r = create->list
+	    ? overlays_read(create->list, "offset", create->overlays, why, why_bytes)
+	    : 0;
+
+	create->session.overlays = create->overlays;
+	create->session.nr_overlays = create->list ? json_array_size(create->list) : 0;
+	return r;
 }
 
 int
@@ -51,6 +64,8 @@ api_create_read(const json_t *json, struct api_create *ret, char *why, size_t wh
 	if (r == 0)
 		r = check_cluster(
 		    "cluster_max_bytes", ret->session.cluster_max_bytes, why, why_bytes);
+	if (r == 0)
+		r = read_overlays(ret, why, why_bytes);
 	if (r == 0 && ret->session.cluster_max_bytes &&
 	    ret->session.cluster_min_bytes > ret->session.cluster_max_bytes) {
 		snprintf(why, why_bytes, "\"cluster_min_bytes\" is above \"cluster_max_bytes\"");

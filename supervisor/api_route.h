@@ -117,10 +117,13 @@ void api_bury(struct api *api, struct list *link);
 /* The body of POST /sessions. */
 struct api_create {
 	struct session_request session;
+	const json_t *list; /* of overlays; NULL: not given */
+	struct overlay_request overlays[OVERLAY_MAX];
 	uint64_t vmm_uid, vmm_gid; /* UINT64_MAX: not given */
 };
 
-/* Fills *ret from the JSON, whose texts it borrows.  0, or -EINVAL and why. */
+/* Fills *ret, which must stay where it is, from the JSON, whose texts it borrows.  0, or
+ * -EINVAL and why. */
 int api_create_read(const json_t *json, struct api_create *ret, char *why, size_t why_bytes);
 
 struct handoff_result;

@@ -113,6 +113,7 @@ session_json(const struct session *session, const struct pagemap_counts *counts)
 	json_put_text(json, "socket_path", session->socket_path);
 	json_put_text(json, "image", session->image_path);
 	json_put_u64(json, "image_bytes", session->image.bytes);
+	json_put(json, "overlays", overlays_json(&session->overlays));
 	json_put_text(json, "cache_key", session->cache_key);
 	json_put_u64(json, "guest_bytes", session->guest_bytes);
 	json_put(json, "regions", regions_json(session));

@@ -32,6 +32,7 @@ child_new(struct supervisor *sup, const char *version, uint32_t number)
 	child->rendezvous = -1;
 	child->words_fd = -1;
 	child->words_end = -1;
+	child->overlays_fd = -1;
 	child->report_fd = -1;
 	child->ep.fd = -1;
 	child->said.burst = SAID_BURST;
@@ -51,6 +52,7 @@ child_free(struct child *child)
 	fd_closep(&child->rendezvous);
 	fd_closep(&child->words_fd);
 	fd_closep(&child->words_end);
+	fd_closep(&child->overlays_fd);
 	fd_closep(&child->report_fd);
 	free(child);
 }

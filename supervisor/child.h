@@ -34,6 +34,8 @@ struct child {
 	uint32_t inventory_seq; /* of the INVENTORY that it answers or has answered; 0: none */
 	uint32_t nr_held;	/* sessions that it has named in it */
 	bool is_late;		/* with its inventory */
+	uint64_t overlays_of;	/* the session in it that overlays_fd is of */
+	int overlays_fd;	/* owned; of the session that it names next; -1: none */
 	uint32_t sandbox;	/* enum ipc_sandbox bits from HELLO */
 	uint64_t started_ns;
 	struct endpoint ep;

@@ -137,6 +137,12 @@ on_pong(struct child *child, const struct ipc_pong *msg, int *fds)
 }
 
 static int
+on_session_held_overlays(struct child *child, const struct ipc_session_held_overlays *msg, int *fds)
+{
+	return recover_on_overlays(child, msg->seq, msg->session, fds);
+}
+
+static int
 on_session_held_waiting(struct child *child, const struct ipc_session_held_waiting *msg, int *fds)
 {
 	return recover_on_waiting(child, msg->seq, msg->session, fds);

@@ -181,8 +181,6 @@ status_of(int error)
 	case ENOMEM:
 	case EAGAIN:
 		return 503;
-	case EOPNOTSUPP:
-		return 501;
 	default:
 		return 500;
 	}
@@ -197,6 +195,8 @@ create(struct api_call *call, const struct compat_create *body)
 	    .instance = body->instance,
 	    .image_path = body->image_path,
 	    .cache_key = body->cache_key,
+	    .overlays = body->overlays,
+	    .nr_overlays = body->nr_overlays,
 	    .version = call->control->version,
 	    .vmm_uid = peer->uid,
 	    .vmm_gid = peer->gid,

@@ -27,10 +27,11 @@ void compat_request(void *arg, struct http_request *req);
  * instance, which may be NULL. */
 struct compat_create {
 	const char *id, *instance, *image_path, *cache_key;
+	size_t nr_overlays;
+	struct overlay_request overlays[OVERLAY_MAX];
 };
 
-/* 0; -EINVAL, or -EOPNOTSUPP for overlays, and why.  Members that it does not know are
- * ignored. */
+/* 0, or -EINVAL and why.  Members that it does not know are ignored, but in an overlay. */
 int compat_create_read(const json_t *json, struct compat_create *ret, char *why, size_t why_bytes);
 
 /* The answer to GET /stats. */

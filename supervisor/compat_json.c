@@ -30,21 +30,19 @@ read_text(const json_t *json, const char *name, const char **ret, char *why, siz
 }
 
 static int
-check_overlays(const json_t *json, char *why, size_t why_bytes)
+read_overlays(const json_t *json, struct compat_create *ret, char *why, size_t why_bytes)
 {
 	const json_t *overlays = json_object_get(json, "overlays");
 
+	ret->nr_overlays = 0;
 	if (!overlays || json_is_null(overlays))
 		return 0;
 	if (!json_is_array(overlays)) {
 		snprintf(why, why_bytes, "overlays must be a list");
 		return -EINVAL;
 	}
-	if (json_array_size(overlays) == 0)
-		return 0;
-	snprintf(why, why_bytes,
-	    "overlays are not supported by this version of pagerd; create the session without them");
-	return -EOPNOTSUPP;
+	ret->nr_overlays = json_array_size(overlays);
+	return overlays_read(overlays, "guest_memory_offset", ret->overlays, why, why_bytes);
 }
 
 static int
@@ -77,7 +75,7 @@ compat_create_read(const json_t *json, struct compat_create *ret, char *why, siz
 		return missing("backing_memory_path", why, why_bytes);
 	if (is_blank(ret->cache_key))
 		return missing("cache_key", why, why_bytes);
-	return check_overlays(json, why, why_bytes);
+	return read_overlays(json, ret, why, why_bytes);
 }
 
 /* The kernel's page cache is the cache: what would be told of one in user space is 0.  So

@@ -99,6 +99,40 @@ read_flag(const struct json_member *m, const json_t *value, char *at, char *why,
 	return 0;
 }
 
+static int
+read_list(const struct json_member *m, const json_t *value, char *at, char *why, size_t why_bytes)
+{
+	size_t n = json_array_size(value);
+
+	if (!json_is_array(value)) {
+		snprintf(why, why_bytes, "\"%s\" must be a list", m->name);
+		return -EINVAL;
+	}
+	if (n < m->min || n > m->max) {
+		snprintf(why, why_bytes, "\"%s\" must have %" PRIu64 " to %" PRIu64 " elements",
+		    m->name, m->min, m->max);
+		return -EINVAL;
+	}
+	memcpy(at, &value, sizeof(value));
+	return 0;
+}
+
+static int
+read_value(const struct json_member *m, const json_t *value, char *at, char *why, size_t why_bytes)
+{
+	switch (m->kind) {
+	case JSON_KIND_TEXT:
+		return read_text(m, value, at, why, why_bytes);
+	case JSON_KIND_U64:
+		return read_u64(m, value, at, why, why_bytes);
+	case JSON_KIND_FLAG:
+		return read_flag(m, value, at, why, why_bytes);
+	case JSON_KIND_LIST:
+		break;
+	}
+	return read_list(m, value, at, why, why_bytes);
+}
+
 static const struct json_member *
 find_member(const struct json_member *members, size_t nr_members, const char *name)
 {
@@ -131,9 +165,7 @@ json_read_members(const json_t *object, const struct json_member *members, size_
 			return -EINVAL;
 		}
 		at = (char *)ret + m->offset;
-		r = m->kind == JSON_KIND_TEXT  ? read_text(m, value, at, why, why_bytes)
-		    : m->kind == JSON_KIND_U64 ? read_u64(m, value, at, why, why_bytes)
-					       : read_flag(m, value, at, why, why_bytes);
+		r = read_value(m, value, at, why, why_bytes);
 		if (r < 0)
 			return r;
 	}

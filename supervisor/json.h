@@ -16,6 +16,7 @@ enum json_kind {
 	JSON_KIND_TEXT, /* const char *, borrowed from the object; min..max are bytes */
 	JSON_KIND_U64,	/* uint64_t */
 	JSON_KIND_FLAG, /* bool */
+	JSON_KIND_LIST, /* const json_t *, borrowed; min..max are elements */
 };
 
 struct json_member {

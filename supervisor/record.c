@@ -19,7 +19,7 @@
 #include "supervisor/supervisor.h"
 
 #define LAYOUT		 1U
-#define MAX_RECORD_BYTES 65536U
+#define MAX_RECORD_BYTES (1U << 20) /* a path for each of the overlays */
 #define MAX_PATH_BYTES	 4096U
 
 /* What is appended to the name of a record that cannot be read. */
@@ -203,6 +203,10 @@ to_json(const struct session *session)
 	json_put_u64(json, "cluster_min_bytes", session->cluster_min_bytes);
 	json_put_u64(json, "cluster_max_bytes", session->cluster_max_bytes);
 	json_put_u64(json, "handshake_timeout_ms", session->handshake_timeout_ms);
+	if (session->overlays.nr > 0) {
+		json_put(json, "overlays", overlays_json(&session->overlays));
+		overlays_put_file(json, "overlays_file", &session->overlays);
+	}
 	put_life(json, session);
 	return json;
 }
@@ -246,7 +250,8 @@ record_remove(const struct session *session)
 
 struct parsed {
 	const char *boot, *id, *instance, *cache_key, *wanted, *image, *file, *socket, *version;
-	const char *reason;
+	const char *reason, *overlays_file;
+	const json_t *overlays;
 	uint64_t layout, number, bytes, mtime_ns, ctime_ns, uid, gid, flags;
 	uint64_t cluster_min, cluster_max, timeout_ms, adoptions, created_ns, serving_ns, vmm_pid;
 	uint64_t outcome;
@@ -259,6 +264,11 @@ struct parsed {
 #define U64(name, member, required, min, max)                                            \
 	{                                                                                \
 		name, JSON_KIND_U64, required, offsetof(struct parsed, member), min, max \
+	}
+
+#define LIST(name, member, required, min, max)                                            \
+	{                                                                                 \
+		name, JSON_KIND_LIST, required, offsetof(struct parsed, member), min, max \
 	}
 
 static const struct json_member members[] = {
@@ -277,10 +287,12 @@ static const struct json_member members[] = {
     TEXT("socket", socket, true, 1, sizeof(((struct session *)NULL)->socket_path) - 1),
     U64("vmm_uid", uid, true, 0, UINT32_MAX - 1),
     U64("vmm_gid", gid, true, 0, UINT32_MAX - 1),
-    U64("flags", flags, true, 0, IPC_SESSION_MEMFD),
+    U64("flags", flags, true, 0, IPC_SESSION_MEMFD | IPC_SESSION_HAS_OVERLAYS),
     U64("cluster_min_bytes", cluster_min, true, 4096, 2097152),
     U64("cluster_max_bytes", cluster_max, true, 4096, 2097152),
     U64("handshake_timeout_ms", timeout_ms, true, 1, INT64_MAX),
+    LIST("overlays", overlays, false, 1, OVERLAY_MAX),
+    TEXT("overlays_file", overlays_file, false, 3, 33),
     TEXT("version", version, true, 1, VERSION_BYTES - 1),
     U64("adoptions", adoptions, true, 0, UINT32_MAX),
     U64("created_ns", created_ns, true, 1, INT64_MAX),
@@ -381,12 +393,22 @@ check(const struct sessions *sessions, const struct parsed *p, uint64_t number, 
 	return 0;
 }
 
+static int
+load_overlays(const struct parsed *p, struct overlays *ret, char *why, size_t why_bytes)
+{
+	if (((p->flags & IPC_SESSION_HAS_OVERLAYS) != 0) == (p->overlays != NULL))
+		return overlays_load(p->overlays, p->overlays_file, ret, why, why_bytes);
+	snprintf(why, why_bytes, "\"overlays\" and \"flags\" contradict each other");
+	return -EINVAL;
+}
+
 /* 0; -ESTALE of another boot; another negative errno and a sentence. */
 static int
 load(struct supervisor *sup, const char *name, uint64_t number, char *why, size_t why_bytes)
 {
 	struct sessions *sessions = &sup->sessions;
 	struct parsed parsed = {0};
+	struct overlays overlays = {.fd = -1};
 	scoped_free char *text = NULL;
 	json_t *json = NULL;
 	size_t bytes;
@@ -405,6 +427,8 @@ load(struct supervisor *sup, const char *name, uint64_t number, char *why, size_
 		r = -ESTALE;
 	if (r == 0)
 		r = check(sessions, &parsed, number, why, why_bytes);
+	if (r == 0)
+		r = load_overlays(&parsed, &overlays, why, why_bytes);
 	if (r == 0) {
 		struct session *session = session_new(sessions);
 
@@ -412,6 +436,7 @@ load(struct supervisor *sup, const char *name, uint64_t number, char *why, size_
 			fatal("records: out of memory");
 		sessions->next_number--; /* it has a number already */
 		fill(session, &parsed);
+		session->overlays = overlays;
 		read_identity(parsed.file, &session->image);
 		insert(sessions, session);
 	}

@@ -39,6 +39,7 @@ void recover_ask_again(struct child *child);
 void recover_disown(struct child *child);
 
 /* Parts of the inventory; fds are moved out when kept.  0, or -EPROTO: the worker lied. */
+int recover_on_overlays(struct child *child, uint32_t seq, uint64_t number, int *fds);
 int recover_on_waiting(struct child *child, uint32_t seq, uint64_t number, int *fds);
 int recover_on_connected(struct child *child, uint32_t seq, uint64_t number, int *fds);
 int recover_on_serving(struct child *child, uint32_t seq, uint64_t number, int *fds);

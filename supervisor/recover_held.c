@@ -56,8 +56,51 @@ check_part(struct child *child, uint32_t seq, uint64_t number)
 		return lied(child, "tells of an inventory that it was not asked for");
 	if (number == 0 || number >= INT64_MAX)
 		return lied(child, "names session %" PRIu64 ", which cannot be", number);
-	child->nr_held++;
 	note_number(&child->sup->sessions, number);
+	return 0;
+}
+
+static int
+count_part(struct child *child, uint32_t seq, uint64_t number)
+{
+	int r = check_part(child, seq, number);
+
+	child->nr_held += r == 0;
+	return r;
+}
+
+/* Kept until its session is named, by the next message. */
+int
+recover_on_overlays(struct child *child, uint32_t seq, uint64_t number, int *fds)
+{
+	int r = check_part(child, seq, number);
+
+	if (r < 0)
+		return r;
+	fd_closep(&child->overlays_fd);
+	child->overlays_fd = fd_take(&fds[0]);
+	child->overlays_of = number;
+	return 0;
+}
+
+static bool
+has_told_overlays(const struct child *child, uint64_t number)
+{
+	return child->overlays_fd >= 0 && child->overlays_of == number;
+}
+
+/* Without its overlays a later worker would fill in what the image has in their place. */
+static int
+take_overlays(struct child *child, struct session *session)
+{
+	bool has = (session->flags & IPC_SESSION_HAS_OVERLAYS) != 0;
+
+	if (has != has_told_overlays(child, session->number))
+		return lied(child, "hands over %s for session %" PRIu64,
+		    has ? "no overlays" : "overlays that it never had", session->number);
+	if (has && overlays_take(session, &child->overlays_fd) < 0)
+		return lied(child, "hands over other overlays of session %" PRIu64 " than it has",
+		    session->number);
 	return 0;
 }
 
@@ -141,7 +184,7 @@ take_image_and_map(struct child *child, struct session *session, int *image, int
 		return lied(child, "hands over no page map of session %" PRIu64, session->number);
 	session->image.fd = fd_take(image);
 	warn_if_changed(session);
-	return 0;
+	return take_overlays(child, session);
 }
 
 /* Its end was decided before the restart, and goes on. */
@@ -186,7 +229,7 @@ take_waiting(struct child *child, uint64_t number, int *fds, int connection)
 int
 recover_on_waiting(struct child *child, uint32_t seq, uint64_t number, int *fds)
 {
-	int r = check_part(child, seq, number);
+	int r = count_part(child, seq, number);
 
 	return r < 0 ? r : take_waiting(child, number, fds, -1);
 }
@@ -195,7 +238,7 @@ int
 recover_on_connected(struct child *child, uint32_t seq, uint64_t number, int *fds)
 {
 	struct session *session;
-	int r = check_part(child, seq, number);
+	int r = count_part(child, seq, number);
 
 	if (r == 0)
 		r = take_waiting(child, number, fds, fds[3]);
@@ -251,6 +294,7 @@ make_unrecorded(struct child *child, uint64_t number, const int *fds)
 	session->cluster_min_bytes = child->sup->options.cluster_min_bytes;
 	session->cluster_max_bytes = child->sup->options.cluster_max_bytes;
 	session->handshake_timeout_ms = child->sup->options.handshake_timeout_ms;
+	session->flags = has_told_overlays(child, number) ? IPC_SESSION_HAS_OVERLAYS : 0;
 	list_add(&sessions->all, &session->link);
 	sessions->live++;
 	session_log(session, LOG_LEVEL_ERR,
@@ -296,7 +340,7 @@ int
 recover_on_serving(struct child *child, uint32_t seq, uint64_t number, int *fds)
 {
 	struct session *session;
-	int r = check_part(child, seq, number);
+	int r = count_part(child, seq, number);
 
 	if (r == 0)
 		r = place_part(child, number, &session);
@@ -374,6 +418,7 @@ recover_on_end(struct child *child, const struct ipc_inventory_end *msg)
 		return lied(child, "ends an inventory of %" PRIu32 " after %" PRIu32 " sessions",
 		    msg->sessions, child->nr_held);
 	snprintf(text, sizeof(text), "sessions=%" PRIu32, child->nr_held);
+	fd_closep(&child->overlays_fd);
 	child->is_late = false;
 	child_step(child, CHILD_EV_COUNTED, text);
 	fleet_drain_outdated(&child->sup->fleet, child);

@@ -139,7 +139,7 @@ session_new(struct sessions *sessions)
 	session->created_ns = clock_now_ns();
 	session->vmm_pid = -1;
 	session->image.fd = session->listener = session->uffd = session->connection = -1;
-	session->vmm_pidfd = session->map_fd = -1;
+	session->vmm_pidfd = session->map_fd = session->overlays.fd = -1;
 	ev_timer_init(&session->deadline, on_deadline, 0.0, 0.0);
 	session->deadline.data = session;
 	return session;
@@ -157,6 +157,7 @@ release_all(struct session *session)
 	fd_closep(&session->connection);
 	fd_closep(&session->vmm_pidfd);
 	fd_closep(&session->map_fd);
+	fd_closep(&session->overlays.fd);
 	fd_closep(&session->image.fd);
 }
 
@@ -170,6 +171,7 @@ session_free(struct session *session)
 	list_remove(&session->on_child);
 	list_remove(&session->changed);
 	list_remove(&session->grave);
+	overlays_free(&session->overlays);
 	free(session->image_path);
 	free(session);
 }

@@ -22,6 +22,7 @@
 #include "common/version.h"
 #include "ipc/message.h"
 #include "supervisor/image.h"
+#include "supervisor/overlay.h"
 #include "supervisor/session_fsm.h"
 
 struct child;
@@ -53,6 +54,8 @@ struct session_request {
 	uint64_t handshake_timeout_ms; /* 0: the configured default */
 	uint64_t cluster_min_bytes;    /* 0: the configured default */
 	uint64_t cluster_max_bytes;
+	const struct overlay_request *overlays;
+	size_t nr_overlays;
 };
 
 /* One party that waits for something of a session; embedded in the waiter. */
@@ -113,9 +116,10 @@ struct session {
 	struct image image;				   /* .fd -1 once ended */
 	int listener, uffd, connection, vmm_pidfd, map_fd; /* owned; -1: none */
 	struct pagemap map;				   /* read-only */
-	ev_io vmm_watch;				   /* vmm_pidfd */
-	ev_timer deadline;				   /* one for each state that has one */
-	struct list waits;				   /* of struct session_wait.link */
+	struct overlays overlays;
+	ev_io vmm_watch;   /* vmm_pidfd */
+	ev_timer deadline; /* one for each state that has one */
+	struct list waits; /* of struct session_wait.link */
 	uint32_t alarms;
 	struct log_limit alarm_limit;
 	bool socket_bound; /* socket_path is ours to unlink */
@@ -155,7 +159,7 @@ struct session *session_find(struct sessions *sessions, const char *id);
  * session_is_live().  Otherwise a negative errno and a sentence in why: -EEXIST a live
  * session has the id, -EINVAL, -EPERM another user's VMM, -ENOSPC too many, -EAGAIN no
  * worker can take it, -EMFILE, -ENFILE or -ENOMEM, -ENAMETOOLONG the run directory leaves
- * no room for a socket, or image_open()'s. */
+ * no room for a socket, or image_open()'s or overlays_open()'s. */
 int session_create(struct sessions *sessions, const struct peer *peer,
     const struct session_request *req, struct session **ret, char *why, size_t why_bytes);
 

@@ -191,6 +191,9 @@ open_files(const struct reply *reply, const struct peer *peer, const struct sess
 	session->image_path = strdup(req->image_path);
 	if (!session->image_path)
 		return refuse(reply, -ENOMEM, "no memory for another session");
+	r = overlays_open(session, peer, req, reply->why, reply->bytes);
+	if (r < 0)
+		return r;
 	r = pagemap_create(session->image.bytes, &session->map_fd);
 	if (r == 0)
 		r = pagemap_map(&session->map, session->map_fd, false);

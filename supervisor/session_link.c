@@ -84,9 +84,24 @@ send_adopt(struct session *session)
 	return r;
 }
 
+static int
+send_overlays(struct session *session)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_OVERLAYS};
+
+	msg.session_overlays.seq = endpoint_next_seq(&session->child->ep);
+	msg.session_overlays.session = session->number;
+	return child_send(session->child, &msg, &session->overlays.fd, 1);
+}
+
 int
 session_send(struct session *session)
 {
+	/* If only this one can be sent, the next session's takes its place. */
+	int r = session->overlays.fd >= 0 ? send_overlays(session) : 0;
+
+	if (r < 0)
+		return r;
 	return session->uffd >= 0 ? send_adopt(session) : send_open(session);
 }
 

@@ -14,6 +14,7 @@
 #include "common/fault.h"
 #include "worker/fill.h"
 #include "worker/image.h"
+#include "worker/overlay.h"
 #include "worker/page.h"
 #include "worker/session.h"
 #include "worker/uffd.h"
@@ -136,16 +137,25 @@ not_filled(struct fault_thread *t, const struct run *page, enum fill_result resu
 	}
 }
 
-/* Shortens run to pages that are all hole or all data, and all in memory.  Returns where
- * their bytes are, NULL for a hole; run->nr is 0 when its first page must be waited for. */
+/* Shortens run to pages that are all overlay, all hole or all data, and all in memory.
+ * Returns where their bytes are, NULL for a hole; run->nr is 0 when its first page must be
+ * waited for. */
 static const void *
 clip_to_source(struct fault_thread *t, struct run *run)
 {
 	struct image *image = t->s->image;
-	uint64_t page_bytes = run->region->page_bytes;
-	uint64_t bytes = run_bytes(run), n;
+	uint64_t page_bytes = run->region->page_bytes, bytes, n;
 	const void *src = NULL;
 
+	if (t->s->overlays != NULL) {
+		enum overlay_kind kind = overlay_clip(t->s->overlays, run, &src);
+
+		if (kind == OVERLAY_PART)
+			run->nr = 0;
+		if (kind != OVERLAY_NONE)
+			return src;
+	}
+	bytes = run_bytes(run);
 	if (bytes > t->buf_bytes)
 		bytes = t->buf_bytes;
 	if (image_is_hole(image, run_offset(run), bytes, &n) && n >= page_bytes) {

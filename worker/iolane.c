@@ -10,6 +10,7 @@
 #include "worker/fault.h"
 #include "worker/fill.h"
 #include "worker/image.h"
+#include "worker/overlay.h"
 #include "worker/page.h"
 #include "worker/pause.h"
 #include "worker/session.h"
@@ -55,8 +56,10 @@ iolane_stop(struct iolane *lane)
 static int
 read_page(struct session *s, const struct run *page, void *buf)
 {
-	uint64_t begin = clock_now_ns(), took;
-	int r = image_read(s->image, run_offset(page), page->region->page_bytes, buf);
+	uint64_t begin = clock_now_ns(), took, bytes = page->region->page_bytes;
+	int r = s->overlays != NULL
+	    ? overlay_read(s->overlays, s->image, run_offset(page), bytes, buf)
+	    : image_read(s->image, run_offset(page), bytes, buf);
 
 	took = clock_now_ns() - begin;
 	session_count(s, COUNTER_IMAGE_READ_NANOS, took);

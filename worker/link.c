@@ -25,6 +25,12 @@
 /* clang-format on */
 
 static void
+on_session_overlays(struct pager *pager, const struct ipc_session_overlays *msg, int *fds)
+{
+	pager_keep_overlays(pager, msg->session, fd_take(&fds[0]));
+}
+
+static void
 on_session_open(struct pager *pager, const struct ipc_session_open *msg, int *fds)
 {
 	struct ipc_msg answer = {.type = IPC_SESSION_OPENED};

@@ -48,6 +48,7 @@ pager_init(struct pager *pager)
 	list_init(&pager->sessions);
 	list_init(&pager->images);
 	pager->rendezvous = -1;
+	pager->overlays_fd = -1;
 	pager->loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
 	if (pager->loop == NULL)
 		fatal("no event loop can be made");
@@ -84,6 +85,7 @@ pager_fini(struct pager *pager)
 	ev_prepare_stop(pager->loop, &pager->sweep);
 	ev_async_stop(pager->loop, &pager->posted);
 	fd_closep(&pager->rendezvous);
+	fd_closep(&pager->overlays_fd);
 	pthread_attr_destroy(&pager->thread_attr);
 	ev_loop_destroy(pager->loop);
 }
@@ -96,6 +98,20 @@ pager_send(struct pager *pager, const struct ipc_msg *msg, const int *fds, size_
 	/* Without a link the next supervisor asks for everything. */
 	if (r < 0)
 		log_warning("%s is not sent: %s", ipc_type_name(msg->type), strerror(-r));
+}
+
+void
+pager_keep_overlays(struct pager *pager, uint64_t session, int fd)
+{
+	fd_closep(&pager->overlays_fd);
+	pager->overlays_fd = fd;
+	pager->overlays_of = session;
+}
+
+int
+pager_claim_overlays(struct pager *pager, uint64_t session)
+{
+	return pager->overlays_of == session ? fd_take(&pager->overlays_fd) : -1;
 }
 
 void

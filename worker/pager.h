@@ -24,6 +24,8 @@ struct pager {
 	unsigned nr_sessions;
 	bool draining;
 	struct rejoin rejoin;
+	uint64_t overlays_of; /* the session that overlays_fd is meant for */
+	int overlays_fd;      /* owned; -1: none wait to be claimed */
 	int exit_code;
 	uint32_t sandbox;
 	ev_async posted;  /* a thread has something to say */
@@ -38,6 +40,12 @@ void pager_fini(struct pager *pager);
 
 /* Sends to the supervisor; what cannot be sent is dropped with the link. */
 void pager_send(struct pager *pager, const struct ipc_msg *msg, const int *fds, size_t nr_fds);
+
+/* Keeps the overlays of a session that is about to be told of, in place of any before:
+ * its SESSION_OPEN or SESSION_ADOPT is the next message.  Takes fd over. */
+void pager_keep_overlays(struct pager *pager, uint64_t session, int fd);
+/* They are the caller's now; -1 when none came for it. */
+int pager_claim_overlays(struct pager *pager, uint64_t session);
 
 /* From any thread. */
 void pager_wake(struct pager *pager);

@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/clock.h"
 #include "common/fault.h"
 #include "worker/fill.h"
 #include "worker/image.h"
+#include "worker/overlay.h"
 #include "worker/page.h"
 #include "worker/pause.h"
 #include "worker/session.h"
@@ -18,6 +20,7 @@
 #define READ_RETRY_NS (20 * NS_PER_MS)
 #define READ_TRIES    5U
 #define PACE_STEP_NS  (20 * NS_PER_MS)
+#define BUFFER_BYTES  (UINT64_C(2) << 20)
 
 struct sweep {
 	struct session *s;
@@ -25,6 +28,7 @@ struct sweep {
 	uint64_t begin_ns;
 	uint64_t bytes;	   /* filled so far */
 	unsigned failures; /* reads that failed in a row */
+	void *buf;	   /* owned; of BUFFER_BYTES, once a page is put together; else NULL */
 	char *why;
 	size_t why_bytes;
 };
@@ -74,13 +78,38 @@ populate_is_needed(const struct session *s)
 	return false;
 }
 
+/* A page that is part overlay, part image. */
+static int
+put_together(struct sweep *w, const struct run *page, const void **ret_src)
+{
+	const struct session *s = w->s;
+
+	if (w->buf == NULL) {
+		void *buf = mmap(
+		    NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (buf == MAP_FAILED)
+			return -errno;
+		w->buf = buf;
+	}
+	*ret_src = w->buf;
+	return overlay_read(s->overlays, s->image, run_offset(page), run_bytes(page), w->buf);
+}
+
 /* Clips run to one kind of source and gets that ready; may wait for storage. */
 static int
-prepare(struct session *s, struct run *run, const void **ret_src)
+prepare(struct sweep *w, struct run *run, const void **ret_src)
 {
+	const struct session *s = w->s;
 	uint64_t page_bytes = run->region->page_bytes, n;
 
 	*ret_src = NULL;
+	if (s->overlays != NULL) {
+		enum overlay_kind kind = overlay_clip(s->overlays, run, ret_src);
+
+		if (kind != OVERLAY_NONE)
+			return kind == OVERLAY_PART ? put_together(w, run, ret_src) : 0;
+	}
 	if (image_is_hole(s->image, run_offset(run), run_bytes(run), &n) && n >= page_bytes) {
 		run->nr = n / page_bytes;
 		return 0;
@@ -143,7 +172,7 @@ fill_chunk(struct sweep *w, struct run run, uint64_t *ret_done)
 	enum fill_result result;
 	struct fill fill;
 	const void *src;
-	int r = prepare(s, &run, &src);
+	int r = prepare(w, &run, &src);
 
 	*ret_done = 0;
 	if (r < 0)
@@ -217,5 +246,7 @@ populate(struct session *s, uint64_t rate_bytes, char *why, size_t why_bytes)
 
 	for (uint32_t i = 0; i < s->regions.nr && r == 0; i++)
 		r = populate_region(&w, &s->regions.rows[i]);
+	if (w.buf != NULL)
+		munmap(w.buf, BUFFER_BYTES);
 	return r;
 }

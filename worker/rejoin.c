@@ -128,6 +128,17 @@ tell_ending(struct pager *pager, uint32_t seq, struct ending *ending)
 }
 
 static void
+tell_overlays(struct session *s, uint32_t seq)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_HELD_OVERLAYS};
+
+	msg.session_held_overlays.seq = seq;
+	msg.session_held_overlays.session = s->number;
+	if (s->overlays_fd >= 0)
+		pager_send(s->pager, &msg, &s->overlays_fd, 1);
+}
+
+static void
 tell_held(struct session *s, uint32_t seq)
 {
 	const int waiting[3] = {s->listener, s->image->fd, s->map_fd};
@@ -161,6 +172,7 @@ tell_session(struct session *s)
 		tell_ended(s->pager, rejoin->telling_seq, s->number, s->ended_as, s->reason);
 		return;
 	}
+	tell_overlays(s, rejoin->telling_seq);
 	tell_held(s, rejoin->telling_seq);
 	rejoin->told++;
 	session_vmm_go_on(s);
@@ -265,6 +277,7 @@ rejoin_lost(struct pager *pager)
 	struct rejoin *rejoin = &pager->rejoin;
 	struct list *pos;
 
+	fd_closep(&pager->overlays_fd);
 	rejoin->is_telling = false;
 	rejoin->lost_ns = clock_now_ns();
 	list_for_each(pos, &pager->sessions)

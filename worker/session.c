@@ -13,6 +13,7 @@
 #include "worker/complete.h"
 #include "worker/fault.h"
 #include "worker/image.h"
+#include "worker/overlay.h"
 #include "worker/pager.h"
 #include "worker/session_vmm.h"
 
@@ -130,11 +131,13 @@ destroy(struct session *s)
 {
 	session_vmm_stop(s);
 	image_put(s->image);
+	overlay_close(s->overlays);
 	pagemap_unmap(&s->map);
 	fd_closep(&s->listener);
 	fd_closep(&s->uffd);
 	fd_closep(&s->connection);
 	fd_closep(&s->map_fd);
+	fd_closep(&s->overlays_fd);
 	iolane_fini(&s->iolane);
 	copylock_fini(&s->copylock);
 	free(s);
@@ -166,7 +169,7 @@ new_session(struct pager *pager, const struct setup *setup)
 	s->pager = pager;
 	s->number = setup->number;
 	snprintf(s->name, sizeof(s->name), "%s", setup->name);
-	s->listener = s->connection = s->arrivals = s->uffd = s->map_fd = -1;
+	s->listener = s->connection = s->arrivals = s->uffd = s->map_fd = s->overlays_fd = -1;
 	s->is_known = true;
 	s->image_bytes = setup->image_bytes;
 	s->flags = setup->flags;
@@ -197,6 +200,18 @@ map_image(struct session *s, int *image_fd, int *map_fd)
 	return 0;
 }
 
+/* They came in a message of their own, right before. */
+static int
+map_overlays(struct session *s)
+{
+	if ((s->flags & IPC_SESSION_HAS_OVERLAYS) == 0)
+		return 0;
+	s->overlays_fd = pager_claim_overlays(s->pager, s->number);
+	if (s->overlays_fd < 0)
+		return -EPROTO;
+	return overlay_open(s->overlays_fd, s->image_bytes, &s->overlays);
+}
+
 static void
 add_session(struct session *s)
 {
@@ -217,7 +232,9 @@ session_open(struct pager *pager, const struct ipc_session_open *msg, int *fds)
 	if (r < 0)
 		return r;
 	s = new_session(pager, &setup);
-	r = map_image(s, &fds[1], &fds[2]);
+	r = map_overlays(s);
+	if (r == 0)
+		r = map_image(s, &fds[1], &fds[2]);
 	if (r < 0) {
 		destroy(s);
 		return r;
@@ -240,7 +257,9 @@ session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds
 	if (r < 0)
 		return r;
 	s = new_session(pager, &setup);
-	r = map_image(s, &fds[0], &fds[1]);
+	r = map_overlays(s);
+	if (r == 0)
+		r = map_image(s, &fds[0], &fds[1]);
 	if (r == 0)
 		r = session_vmm_resume(s, &fds[2], &fds[3]);
 	if (r < 0) {

@@ -25,6 +25,7 @@
 
 struct handshake;
 struct image;
+struct overlay_table;
 struct pager;
 
 enum session_state {
@@ -69,13 +70,15 @@ struct session {
 	_Atomic int fault_tid; /* the fault thread, for the signal that ends its wait; 0: none */
 	ev_io accepting;
 	ev_io reading;
-	struct handshake *handshake; /* owned while it runs */
-	int arrivals;		     /* owned, while the connection is looked at; -1 */
-	ev_timer patience;	     /* with that */
-	struct image *image;	     /* a reference */
-	struct pagemap map;	     /* threads */
-	struct region_table regions; /* threads; fixed once serving */
-	struct cluster cluster;	     /* the fault thread's */
+	struct handshake *handshake;	/* owned while it runs */
+	int arrivals;			/* owned, while the connection is looked at; -1 */
+	ev_timer patience;		/* with that */
+	struct image *image;		/* a reference */
+	int overlays_fd;		/* owned; for a supervisor that asks; -1: there are none */
+	struct overlay_table *overlays; /* owned; threads; NULL: there are none */
+	struct pagemap map;		/* threads */
+	struct region_table regions;	/* threads; fixed once serving */
+	struct cluster cluster;		/* the fault thread's */
 	uint64_t image_bytes;
 	uint32_t spin_us;
 	uint32_t flags;		  /* enum ipc_session_flag */

@@ -145,6 +145,22 @@ print_regions(const json_t *list)
 }
 
 static void
+print_overlays(const json_t *list)
+{
+	const json_t *o;
+	size_t i;
+	char text[4200];
+
+	json_array_foreach(list, i, o)
+	{
+		snprintf(text, sizeof(text), "%s", ctl_text(o, "path"));
+		text_make_printable(text);
+		printf("%-12s %" PRIu64 " bytes at image offset 0x%" PRIx64 "  %s\n",
+		    i ? "" : "overlays", ctl_u64(o, "bytes"), ctl_u64(o, "offset"), text);
+	}
+}
+
+static void
 print_faults(const json_t *counters)
 {
 	uint64_t faults = ctl_u64(counters, "faults"), nanos = ctl_u64(counters, "fault_nanos");
@@ -176,6 +192,7 @@ print_session(const json_t *s)
 	print_row("age", text_nanos(buf, ctl_u64(s, "age_ms") * NS_PER_MS));
 	print_memory(s);
 	print_regions(json_object_get(s, "regions"));
+	print_overlays(json_object_get(s, "overlays"));
 	print_faults(json_object_get(s, "counters"));
 	if (ctl_u64(s, "adoptions"))
 		print_row("adoptions", text_count(buf, ctl_u64(s, "adoptions")));
@@ -277,6 +294,43 @@ add_member(
 	return true;
 }
 
+/* OFFSET:PATH */
+static bool
+add_overlay(json_t *list, const char *text)
+{
+	const char *colon = strchr(text, ':');
+	scoped_free char *offset = xstrdup(text), *path = NULL;
+	uint64_t number;
+	json_t *json;
+
+	if (colon)
+		offset[colon - text] = '\0';
+	if (!colon || colon[1] == '\0' || num_parse_bytes(offset, 0, INT64_MAX, &number) < 0) {
+		ctl_complain("--overlay: %s is no OFFSET:PATH, such as 64K:/images/net.page", text);
+		return false;
+	}
+	json = json_object();
+	json_array_append_new(list, json);
+	json_object_set_new(json, "offset", json_integer((json_int_t)number));
+	path = realpath(colon + 1, NULL);
+	return add_member(json, "path", "--overlay", path ? path : colon + 1, VALUE_TEXT);
+}
+
+static bool
+add_overlays(json_t *body, const struct ctl *ctl)
+{
+	json_t *list;
+
+	if (ctl->nr_repeats == 0)
+		return true;
+	list = json_array();
+	json_object_set_new(body, "overlays", list);
+	for (size_t i = 0; i < ctl->nr_repeats; i++)
+		if (!add_overlay(list, ctl->repeats[i]))
+			return false;
+	return true;
+}
+
 static bool
 add_members(json_t *body, const struct ctl *ctl)
 {
@@ -295,7 +349,8 @@ add_members(json_t *body, const struct ctl *ctl)
 	    add_member(body, "handshake_timeout_ms", "--handshake-timeout", f->handshake_timeout,
 		VALUE_TIME) &&
 	    add_member(body, "cluster_min_bytes", "--cluster-min", f->cluster_min, VALUE_BYTES) &&
-	    add_member(body, "cluster_max_bytes", "--cluster-max", f->cluster_max, VALUE_BYTES);
+	    add_member(body, "cluster_max_bytes", "--cluster-max", f->cluster_max, VALUE_BYTES) &&
+	    add_overlays(body, ctl);
 }
 
 enum exitcode

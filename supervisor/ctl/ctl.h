@@ -13,6 +13,7 @@
 
 #define CTL_DEFAULT_SOCKET "/run/pagerd/admin.sock"
 #define CTL_MAX_ARGS	   32
+#define CTL_MAX_REPEATS	   64
 
 /* The command line after parsing.  A flag without a value is "" when given. */
 struct ctl_flags {
@@ -27,6 +28,9 @@ struct ctl {
 	bool colour; /* of stdout */
 	struct ctl_flags flags;
 	const char *args[CTL_MAX_ARGS];
+	/* The values of the one option that may be given again; its flag is the last. */
+	const char *repeats[CTL_MAX_REPEATS];
+	size_t nr_repeats;
 };
 
 struct ctl_command {

@@ -133,6 +133,24 @@ find_flag(const struct parser *p, const char *name)
 	return NULL;
 }
 
+/* The metavar says so. */
+static bool
+is_repeatable(const struct flag *flag)
+{
+	return strstr(flag->metavar, "...") != NULL;
+}
+
+static int
+repeat(struct ctl *ctl, const struct flag *flag, const char *value)
+{
+	if (ctl->nr_repeats == CTL_MAX_REPEATS) {
+		ctl_complain("--%s is given more than %d times", flag->name, CTL_MAX_REPEATS);
+		return -EINVAL;
+	}
+	ctl->repeats[ctl->nr_repeats++] = value;
+	return 0;
+}
+
 static void
 set_flag(struct parser *p, const struct flag *flag, const char *value)
 {
@@ -175,7 +193,7 @@ parse_flag(struct parser *p, const char *arg)
 		}
 	}
 	set_flag(p, flag, value ? value : "");
-	return 0;
+	return is_repeatable(flag) ? repeat(p->ctl, flag, value) : 0;
 }
 
 static int

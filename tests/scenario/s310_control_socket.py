@@ -186,7 +186,7 @@ def errors():
                 "a body of almost 1 MiB")
         is_error(client.create(image.path, "s"), 409, "409: a live id")
         is_error(client.create(image.path, "o", overlays=[{"guest_memory_offset": 0, "path": "/x"}]),
-                 501, "501: overlays")
+                 403, "403: an overlay below no image root")
         tap.is_(client.create(image.path, "o", overlays=[]).status, 200, "but for none of them")
         is_error(client.complete("never"), 404, "404: completing what never was")
         is_error(client.complete("s"), 409, "409: completing what waits for its VMM")

@@ -96,9 +96,15 @@ test_create_bad(void)
 	    {"{\"session_id\":\"a\",\"backing_memory_path\":\"/a\",\"cache_key\":{}}", -EINVAL,
 		"cache_key must be a string"},
 	    {"{\"session_id\":\"a\",\"overlays\":7," REST "}", -EINVAL, "overlays must be a list"},
-	    {"{\"session_id\":\"a\",\"overlays\":[{\"guest_memory_offset\":0,\"path\":\"/x\"}]," REST
+	    {"{\"session_id\":\"a\",\"overlays\":[{\"offset\":0,\"path\":\"/x\"}]," REST "}",
+		-EINVAL, "overlay 1: there is no member \"offset\""},
+	    {"{\"session_id\":\"a\",\"overlays\":[{\"path\":\"/x\"}]," REST "}", -EINVAL,
+		"overlay 1: the member \"guest_memory_offset\" is missing"},
+	    {"{\"session_id\":\"a\",\"overlays\":[{\"guest_memory_offset\":0,\"path\":\"\"}]," REST
 	     "}",
-		-EOPNOTSUPP, "overlays are not supported"},
+		-EINVAL, "overlay 1: \"path\" must have 1 to 4095 bytes"},
+	    {"{\"session_id\":\"a\",\"overlays\":[\"/x\"]," REST "}", -EINVAL,
+		"overlay 1: it must be an object"},
 	    {"[]", -EINVAL, "must be a JSON object"},
 	    {"{", -EINVAL, "not JSON"},
 	};
@@ -142,6 +148,15 @@ test_create_good(void)
 	json_decref(json);
 	is_int(read_create("{\"session_id\":\"s\",\"overlays\":null," REST "}", &c, &json), 0,
 	    "null for no overlays");
+	json_decref(json);
+	is_int(
+	    read_create("{\"session_id\":\"s\",\"overlays\":[{\"guest_memory_offset\":8192,"
+			"\"path\":\"/o\"},{\"path\":\"/p\",\"guest_memory_offset\":0}]," REST "}",
+		&c, &json),
+	    0, "two overlays");
+	ok(c.nr_overlays == 2 && c.overlays[0].offset == 8192 && c.overlays[1].offset == 0,
+	    "their offsets");
+	is_str(c.overlays[1].path, "/p", "their paths");
 	json_decref(json);
 }
 

@@ -95,6 +95,8 @@ static const struct ipc_msg samples[] = {
     {.type = IPC_SESSION_HELD_SERVING, .session_held_serving = {11, 7}},
     {.type = IPC_SESSION_ENDED, .session_ended = {11, 8, IPC_ENDED_REFUSED, "no region"}},
     {.type = IPC_INVENTORY_END, .inventory_end = {11, 3}},
+    {.type = IPC_SESSION_OVERLAYS, .session_overlays = {12, 5}},
+    {.type = IPC_SESSION_HELD_OVERLAYS, .session_held_overlays = {11, 7}},
 };
 _Static_assert(ARRAY_SIZE(samples) == ARRAY_SIZE(types), "add a sample for the new message");
 
