@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# builds: plain asan
+# builds: plain asan tsan
 # timeout: 180
 """Sessions move from version to version while their guests run: one, all, back and forth,
 against everything else that may happen to them."""
