@@ -23,8 +23,11 @@
 /* How long a worker without sessions keeps what it could not tell. */
 #define LINGER_NS (60 * NS_PER_S)
 
-/* Endings that were told are kept too: the supervisor may have died before it read them. */
-#define MAX_ENDINGS 256U
+/* Endings that were told are kept too: the supervisor may have died before it read them.
+ * That is likely enough of what was told this shortly before, to wait so long for the next. */
+#define MAX_ENDINGS	256U
+#define DOUBT_NS	NS_PER_S
+#define LINGER_DOUBT_NS (5 * NS_PER_S)
 
 /* Frames on their way at a time, below what an endpoint queues. */
 #define TELL_AHEAD 64U
@@ -33,6 +36,7 @@ struct ending {
 	struct list link; /* rejoin.endings */
 	uint64_t number;
 	enum ipc_ended outcome;
+	uint64_t ended_ns;
 	bool was_told;
 	bool is_listed; /* in the inventory under way */
 	char reason[256];
@@ -72,8 +76,9 @@ rejoin_remember(const struct session *s)
 	list_init(&ending->link);
 	ending->number = s->number;
 	ending->outcome = s->ended_as;
-	ending->was_told = s->is_known;
-	ending->is_listed = s->is_known;
+	ending->ended_ns = clock_now_ns();
+	ending->was_told = s->is_known && endpoint_is_open(&s->pager->link);
+	ending->is_listed = ending->was_told;
 	if (s->ended_as == IPC_ENDED_REFUSED)
 		ipc_text_copy(ending->reason, sizeof(ending->reason), s->reason);
 	list_add(&rejoin->endings, &ending->link);
@@ -99,8 +104,19 @@ bool
 rejoin_may_exit(const struct pager *pager)
 {
 	const struct rejoin *rejoin = &pager->rejoin;
+	uint64_t alone_ns = clock_now_ns() - rejoin->lost_ns;
+	const struct list *pos;
 
-	return rejoin->nr_untold == 0 || clock_now_ns() - rejoin->lost_ns >= LINGER_NS;
+	if (rejoin->lost_ns == 0)
+		return false; /* the end of the link is not known yet */
+	list_for_each(pos, &rejoin->endings) {
+		const struct ending *ending = list_entry(pos, const struct ending, link);
+		bool in_doubt = ending->ended_ns + DOUBT_NS > rejoin->lost_ns;
+
+		if (alone_ns < (!ending->was_told ? LINGER_NS : in_doubt ? LINGER_DOUBT_NS : 0))
+			return false;
+	}
+	return true;
 }
 
 /* --- The inventory --------------------------------------------------------------- */
