@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -190,13 +189,16 @@ static int
 take_lock(struct supervisor *sup)
 {
 	const char *path = sup->options.run_dir;
+	/* The process's own: a worker that is being started when we are killed has a copy of
+	 * every descriptor, and must not keep the next pagerd out. */
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	int r;
 
 	sup->lock = openat(sup->run_dir, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (sup->lock >= 0 && flock(sup->lock, LOCK_EX | LOCK_NB) == 0)
+	if (sup->lock >= 0 && fcntl(sup->lock, F_SETLK, &whole) == 0)
 		return 0;
 	r = -errno;
-	if (r == -EWOULDBLOCK)
+	if (r == -EAGAIN || r == -EACCES)
 		log_err(
 		    "rundir: %s: another pagerd holds it; give this one another --run-dir", path);
 	else

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan tsan
 """Deaths of workers, and what the fleet makes of their version."""
+import ctypes
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import pagerd  # noqa: E402
 import tap  # noqa: E402
+
+SYS_PIDFD_GETFD = 438
 
 
 def current_again():
@@ -87,6 +90,23 @@ def killed_while_adopting():
             tap.is_(pager.log.find("suspect|HELD|does not let go"), None, "nobody blames it")
 
 
+def killed_while_starting_one():
+    """A process that is to become a worker has a copy of each descriptor of its supervisor, for
+    a moment.  It must not keep the next supervisor out."""
+    with pagerd.Pagerd() as pager:
+        lock = next(n for n, path in pagerd.fds_of(pager.process.pid).items()
+                    if path.endswith("/run/lock"))
+        pidfd = os.pidfd_open(pager.process.pid)
+        copy = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_GETFD, pidfd, lock, 0)
+        tap.ok(copy >= 0, "a copy of the descriptor of the lock", ctypes.get_errno())
+        tap.is_(pager.stop(signal.SIGKILL), -signal.SIGKILL, "the supervisor is killed")
+        pager.start()
+        tap.is_(pager.call("GET", "/health")["status"], "ok", "the next one starts")
+        os.close(copy)
+        os.close(pidfd)
+
+
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(current_again, drained_by_request, hung, killed_while_adopting)
+    tap.run(current_again, drained_by_request, hung, killed_while_adopting,
+            killed_while_starting_one)
