@@ -105,6 +105,9 @@ check_compat(const json_t *json)
 	expect(create.id && create.id[strspn(create.id, " ")] != '\0');
 	expect(create.image_path[strspn(create.image_path, " ")] != '\0');
 	expect(create.cache_key[strspn(create.cache_key, " ")] != '\0');
+	expect(create.nr_overlays <= OVERLAY_MAX);
+	for (size_t i = 0; i < create.nr_overlays; i++)
+		expect(json_text_is_printable(create.overlays[i].path));
 	expect(json_text_is_printable(create.id) && json_text_is_printable(create.image_path) &&
 	    json_text_is_printable(create.cache_key));
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "common/scope.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/worker_rig.h"
 #include "worker/image.h"
@@ -238,6 +239,40 @@ test_populate(void)
 	close_all();
 }
 
+/* --- Where they come from -------------------------------------------------------- */
+
+static void
+test_claims(void)
+{
+	struct overlay_row row = {0, 4096, 0};
+	scoped_fd int file = rig_file(NULL, 1);
+	int fd = -1, got;
+	struct pager *pager = &rig.pager;
+	struct ipc_session_open open = {.session = 7,
+	    .image_bytes = RIG_PAGE,
+	    .flags = IPC_SESSION_HAS_OVERLAYS,
+	    .cluster_min_bytes = 4096,
+	    .cluster_max_bytes = 4096};
+	int fds[3] = {-1, -1, -1};
+
+	rig_open(&rig, NR_PAGES);
+	if (overlay_create(&row, &file, 1, RIG_PAGE, &fd) < 0)
+		abort();
+	is_int(
+	    session_open(pager, &open, fds), -EPROTO, "flags that promise overlays, and none came");
+	pager_keep_overlays(pager, 8, fd_dup(fd));
+	is_int(session_open(pager, &open, fds), -EPROTO, "those of another session");
+	pager_keep_overlays(pager, 7, fd_dup(file));
+	is_int(session_open(pager, &open, fds), -EPROTO, "what is no overlays");
+	is_int(pager->overlays_fd, -1, "which are kept for nobody else");
+	pager_keep_overlays(pager, 7, fd_dup(fd));
+	got = pager_claim_overlays(pager, 7);
+	ok(got >= 0 && pager_claim_overlays(pager, 7) == -1, "they are claimed once");
+	fd_closep(&got);
+	fd_closep(&fd);
+	rig_close(&rig);
+}
+
 int
 main(void)
 {
@@ -248,5 +283,6 @@ main(void)
 	test_faults(16);
 	test_removed();
 	test_populate();
+	test_claims();
 	return done();
 }
