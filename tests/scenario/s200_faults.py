@@ -17,8 +17,7 @@ V = pagerd.VERSION
 MIB = 1 << 20
 # What has a scenario of its own: tests/scenario/s180_*.py.
 ELSEWHERE = {"EVENTS_AFTER_READ", "ADOPT_SESSION", "ADOPT_WAKE", "RELEASE_SESSION",
-             "COMPLETE_ANSWER",
-             "WORKER_START"}
+             "COMPLETE_ANSWER", "WORKER_START"}
 tried = set()
 
 
@@ -64,10 +63,11 @@ def worker_link_in_handshake(nth):
     with pagerd.Pagerd(worker_fault=fault("LINK_SEND", ":%d" % nth)) as pager:
         image = pager.image(size="4M", seed=nth)
         session = pager.create(image.path, id="a", handshake_timeout_ms=1000)
-        with vmm.Vmm(image, socket=session["socket_path"]) as guest:
+        with vmm.Vmm(image, socket=session["socket_path"], wait=False) as guest:
             status, code, why = pager.error_of("GET", "/sessions/a?wait=serving")
             what = "LINK_SEND of the worker, message %d" % nth
             if status == 200:
+                guest.wait_ready()
                 tap.is_(guest.cmd("verify")["wrong"], 0, what + ": another one serves")
             else:
                 tap.is_((status, code), (409, "ended"), what + ": the handshake is lost")
