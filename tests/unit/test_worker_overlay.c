@@ -30,6 +30,8 @@ open_overlays(struct overlay_row *rows, uint32_t nr, uint64_t image_bytes)
 	for (uint32_t i = 0; i < nr; i++) {
 		unsigned char *bytes = malloc(rows[i].bytes);
 
+		if (!bytes)
+			abort();
 		memset(bytes, MARK, rows[i].bytes);
 		fds[i] = memfd_create("overlay", MFD_CLOEXEC);
 		if (write(fds[i], bytes, rows[i].bytes) != (ssize_t)rows[i].bytes)
