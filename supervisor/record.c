@@ -411,7 +411,7 @@ load(struct supervisor *sup, const char *name, uint64_t number, char *why, size_
 	struct overlays overlays = {.fd = -1};
 	scoped_free char *text = NULL;
 	json_t *json = NULL;
-	size_t bytes;
+	size_t bytes = 0;
 	int r = read_file(sup->records, name, &text, &bytes);
 
 	if (r < 0) {
@@ -542,9 +542,9 @@ record_load_current(struct supervisor *sup, char *version, size_t bytes)
 	r = read_file(sup->records, "current", &text, &length);
 	if (r == -ENOENT)
 		return false;
-	if (r == 0)
+	if (r == 0 && text != NULL)
 		text[strcspn(text, "\n")] = '\0';
-	if (r == 0 && version_is_valid(text) && strlen(text) < bytes) {
+	if (r == 0 && text != NULL && version_is_valid(text) && strlen(text) < bytes) {
 		snprintf(version, bytes, "%s", text);
 		return true;
 	}
