@@ -164,11 +164,12 @@ close_all(void)
 
 	while (!list_is_empty(&pager.sessions)) {
 		struct session *s = list_entry(pager.sessions.next, struct session, link);
+		uint64_t number = s->number; /* it is freed while we wait */
 
-		session_path(path, s->number);
+		session_path(path, number);
 		unlink(path);
 		session_close(s, 0);
-		wait_for(session_find(&pager, s->number) == NULL);
+		wait_for(session_find(&pager, number) == NULL);
 	}
 }
 
