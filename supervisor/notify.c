@@ -19,12 +19,43 @@
 #include "common/num.h"
 #include "common/scope.h"
 
+#define MAX_FDS 5
+
 static int
-send_state(const char *text)
+send_to(const struct sockaddr_un *addr, socklen_t addr_bytes, const char *text, const int *fds,
+    size_t nr_fds)
+{
+	scoped_fd int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+	} control = {0};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
+	struct msghdr mh = {.msg_name = (void *)(uintptr_t)addr,
+	    .msg_namelen = addr_bytes,
+	    .msg_iov = &iov,
+	    .msg_iovlen = 1};
+
+	if (fd < 0)
+		return -errno;
+	if (nr_fds > MAX_FDS)
+		return -EINVAL;
+	if (nr_fds > 0) {
+		mh.msg_control = control.bytes;
+		mh.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(nr_fds * sizeof(int));
+		memcpy(CMSG_DATA(&control.align), fds, nr_fds * sizeof(int));
+	}
+	return sendmsg(fd, &mh, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int
+notify_with_fds(const char *text, const int *fds, size_t nr_fds)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	scoped_fd int fd = -1;
 	size_t length;
 
 	if (path == NULL || path[0] == '\0')
@@ -35,19 +66,14 @@ send_state(const char *text)
 	memcpy(addr.sun_path, path, length);
 	if (path[0] == '@')
 		addr.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&addr,
-		(socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
-		return -errno;
-	return 0;
+	return send_to(
+	    &addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length), text, fds, nr_fds);
 }
 
 static void
 notify(const char *text)
 {
-	int r = send_state(text);
+	int r = notify_with_fds(text, NULL, 0);
 
 	if (r < 0)
 		log_warning(

@@ -5,6 +5,7 @@
 #ifndef SUPERVISOR_NOTIFY_H
 #define SUPERVISOR_NOTIFY_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* READY=1, and a newline on ready_fd, which is closed; -1: none. */
@@ -15,6 +16,9 @@ void notify_reloaded(void);
 void notify_stopping(void);
 void notify_status(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void notify_watchdog(void);
+/* Any text, with descriptors (at most 5), which stay the caller's.  0, also without a
+ * manager, or a negative errno. */
+int notify_with_fds(const char *text, const int *fds, size_t nr_fds);
 
 /* Half of the watchdog's period in milliseconds, or 0 when nobody watches. */
 uint64_t notify_watchdog_interval_ms(void);

@@ -17,6 +17,7 @@
 #include "common/num.h"
 #include "common/scope.h"
 #include "supervisor/child.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/record.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
@@ -167,6 +168,7 @@ recover_start(struct supervisor *sup)
 	size_t n = record_load_all(sup, &damaged);
 
 	sup->recovery = (struct recovery){.is_running = true, .begun_ns = clock_now_ns()};
+	fdstore_open(sup);
 	meet_all(sup);
 	if (n > 0 || damaged > 0 || sup->recovery.workers > 0)
 		log_notice("recovery: workers=%" PRIu64 " records=%zu damaged=%zu",
@@ -273,6 +275,27 @@ has_vmm_exited(const struct session *session)
 	    errno == ESRCH;
 }
 
+/* From what the service manager has kept.  False when it has not. */
+static bool
+restore(struct session *session)
+{
+	int met;
+
+	if (session->serving_ns == 0 || !fdstore_claim(session))
+		return false;
+	session_measure(session);
+	met = session_meet_vmm(session, session->connection);
+	if (met == -EPERM)
+		return true; /* closed */
+	session->sup->recovery.sessions++;
+	session->unserved_ns = clock_now_ns();
+	snprintf(session->reason, sizeof(session->reason),
+	    "worker v%s died while no supervisor was there", session->version);
+	session_step(session, SESSION_EV_FOUND_STORED);
+	session_watch_vmm(session, met);
+	return true;
+}
+
 /* Of a session that no worker holds. */
 static void
 conclude(struct session *session)
@@ -292,7 +315,8 @@ conclude(struct session *session)
 		session_vmm_exited(session);
 	} else {
 		recovery->ended--;
-		lose(session);
+		if (!restore(session))
+			lose(session);
 	}
 }
 
@@ -318,6 +342,7 @@ recover_check(struct supervisor *sup)
 		return;
 	recovery->is_running = false;
 	conclude_all(sup);
+	fdstore_settle(sup);
 	if (recovery->workers + recovery->sessions + recovery->ended + recovery->lost == 0)
 		return;
 	log_at(recovery->lost > 0 ? LOG_LEVEL_ERR : LOG_LEVEL_NOTICE,

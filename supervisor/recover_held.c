@@ -27,20 +27,6 @@
 
 #define lied(child, ...) (child_log((child), LOG_LEVEL_WARNING, __VA_ARGS__), -EPROTO)
 
-static struct session *
-find(struct sessions *sessions, uint64_t number)
-{
-	struct list *pos;
-
-	list_for_each(pos, &sessions->all) {
-		struct session *session = list_entry(pos, struct session, link);
-
-		if (session->number == number)
-			return session;
-	}
-	return NULL;
-}
-
 /* Numbers go on above every one that was ever seen. */
 static void
 note_number(struct sessions *sessions, uint64_t number)
@@ -142,7 +128,7 @@ enum part {
 static int
 place_part(struct child *child, uint64_t number, struct session **ret)
 {
-	*ret = find(&child->sup->sessions, number);
+	*ret = session_by_number(&child->sup->sessions, number);
 	if (*ret == NULL)
 		return PART_UNRECORDED;
 	if ((*ret)->state == SESSION_RECOVERING)
@@ -242,7 +228,7 @@ recover_on_connected(struct child *child, uint32_t seq, uint64_t number, int *fd
 
 	if (r == 0)
 		r = take_waiting(child, number, fds, fds[3]);
-	session = find(&child->sup->sessions, number);
+	session = session_by_number(&child->sup->sessions, number);
 	if (r < 0 || session == NULL || session->state != SESSION_CREATED ||
 	    session->connection >= 0)
 		return r;
@@ -304,17 +290,6 @@ make_unrecorded(struct child *child, uint64_t number, const int *fds)
 	return session;
 }
 
-static void
-measure(struct session *session)
-{
-	struct region regions[PAGEMAP_MAX_REGIONS];
-
-	session->nr_regions = pagemap_regions(&session->map, regions);
-	session->guest_bytes = 0;
-	for (uint32_t i = 0; i < session->nr_regions; i++)
-		session->guest_bytes += regions[i].size_bytes;
-}
-
 /* fds: image, page map, userfaultfd, connection. */
 static int
 take_serving(struct child *child, struct session *session, int *fds)
@@ -330,7 +305,7 @@ take_serving(struct child *child, struct session *session, int *fds)
 	r = take_image_and_map(child, session, &fds[0], &fds[1]);
 	if (r < 0)
 		return r;
-	measure(session);
+	session_measure(session);
 	if (session->nr_regions == 0)
 		return lied(child, "serves session %" PRIu64 " without a region", session->number);
 	return 0;
@@ -389,7 +364,7 @@ end_late(struct child *child, struct session *session, enum ipc_ended outcome)
 int
 recover_on_ended(struct child *child, const struct ipc_session_ended *msg)
 {
-	struct session *session = find(&child->sup->sessions, msg->session);
+	struct session *session = session_by_number(&child->sup->sessions, msg->session);
 
 	if (msg->outcome > IPC_ENDED_CLOSED || child->inventory_seq == 0)
 		return lied(child, "says SESSION_ENDED with outcome %" PRIu32, msg->outcome);
@@ -400,6 +375,9 @@ recover_on_ended(struct child *child, const struct ipc_session_ended *msg)
 	if (msg->seq == 0)
 		return end_late(child, session, (enum ipc_ended)msg->outcome);
 	if (session->state != SESSION_RECOVERING)
+		return 0;
+	/* One worker let go of it and another took it over, where it ended otherwise. */
+	if (session->has_ended && msg->outcome == IPC_ENDED_CLOSED)
 		return 0;
 	session->has_ended = true;
 	session->ended_as = (enum ipc_ended)msg->outcome;

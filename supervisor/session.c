@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 #include "supervisor/child.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/record.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
@@ -190,6 +191,7 @@ session_bury(struct session *session)
 	session_adopt_forget(session);
 	release_all(session);
 	record_remove(session);
+	fdstore_remove(session);
 	session->ended_ns = clock_now_ns();
 	list_add(&sessions->graves, &session->grave);
 	sessions->live--;

@@ -99,6 +99,7 @@ struct session {
 	uint32_t adoptions;	 /* how often it was taken over */
 	uint32_t blame;		 /* deaths of workers shortly after they had taken it over */
 	enum ipc_ended ended_as; /* as its worker says, while it is RECOVERING */
+	bool is_stored;		 /* the service manager keeps its descriptors, too */
 	bool has_ended;		 /* ended_as is meant */
 	bool is_on_trial;	 /* alone in being adopted, to see whether the worker survives */
 	/* The last completion: when it started and how much was present then; how it
@@ -152,6 +153,7 @@ void sessions_sweep(struct sessions *sessions);
 
 /* Newest of that id (a live one before any tombstone), or NULL. */
 struct session *session_find(struct sessions *sessions, const char *id);
+struct session *session_by_number(struct sessions *sessions, uint64_t number);
 
 /* Opens the image as peer, binds the socket, hands the session to the current worker
  * (started if needed).  0 and a borrowed session in state CREATED: SESSION_OPEN is sent

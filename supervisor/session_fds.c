@@ -117,3 +117,14 @@ session_watch_vmm(struct session *session, int met)
 	else
 		vmm_watch_start(session);
 }
+
+void
+session_measure(struct session *session)
+{
+	struct region regions[PAGEMAP_MAX_REGIONS];
+
+	session->nr_regions = pagemap_regions(&session->map, regions);
+	session->guest_bytes = 0;
+	for (uint32_t i = 0; i < session->nr_regions; i++)
+		session->guest_bytes += regions[i].size_bytes;
+}

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "common/clock.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/record.h"
 #include "supervisor/session.h"
 #include "supervisor/session_impl.h"
@@ -39,6 +40,7 @@ act_find_serving(struct session *session)
 	session_reset_counts(session);
 	session_socket_close(session);
 	record_save(session);
+	fdstore_save(session);
 }
 
 static void
@@ -56,6 +58,7 @@ act_serve(struct session *session)
 	session_reset_counts(session);
 	session_socket_close(session);
 	record_save(session);
+	fdstore_save(session);
 }
 
 /* The worker had shaken hands when it was told to let go of it.  To go on with that would close

@@ -84,6 +84,8 @@ bool session_is_listener(const struct session *session, int fd);
 bool session_is_image(const struct session *session, int fd);
 /* Maps and takes over a page map of the image's size.  0 or a negative errno. */
 int session_take_map(struct session *session, int *fd);
+/* Its regions, from the page map. */
+void session_measure(struct session *session);
 /* Who is at the other end, to be watched.  0 and who it is; -ESRCH when it is gone; -EPERM
  * when it is somebody else, and then it is closed. */
 int session_meet_vmm(struct session *session, int connection);

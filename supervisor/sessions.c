@@ -82,6 +82,20 @@ session_find(struct sessions *sessions, const char *id)
 	return dead;
 }
 
+struct session *
+session_by_number(struct sessions *sessions, uint64_t number)
+{
+	struct list *pos;
+
+	list_for_each(pos, &sessions->all) {
+		struct session *session = list_entry(pos, struct session, link);
+
+		if (session->number == number)
+			return session;
+	}
+	return NULL;
+}
+
 void
 session_wait_add(struct session *session, struct session_wait *wait)
 {

@@ -18,6 +18,7 @@
 #include "supervisor/control_sock.h"
 #include "supervisor/handoff.h"
 #include "supervisor/notify.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/privs.h"
 #include "supervisor/record.h"
 #include "supervisor/rundir.h"
@@ -329,6 +330,7 @@ supervisor_fini(struct supervisor *sup)
 		    orphans, sessions);
 	else
 		log_notice("supervisor: stopped");
+	fdstore_close(sup);
 	record_close(sup);
 	rundir_close(sup);
 	if (sup->loop != NULL)

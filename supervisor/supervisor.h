@@ -15,6 +15,7 @@
 
 struct controls;
 struct http_server;
+struct fdstore;
 struct records;
 struct upgrade;
 
@@ -42,6 +43,7 @@ struct supervisor {
 	gid_t worker_gid;
 	gid_t admin_gid;	 /* of admin.sock; (gid_t)-1: our own */
 	int run_dir;		 /* owned; O_DIRECTORY, of options.run_dir, which is absolute */
+	struct fdstore *fdstore; /* owned; NULL: the service manager keeps nothing */
 	struct records *records; /* owned; NULL: none are kept */
 	struct recovery recovery;
 	int lock; /* owned; held while this supervisor owns run_dir */

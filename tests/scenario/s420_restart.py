@@ -217,6 +217,7 @@ def lost():
                         {"a": ("closed", "vmm-exited"), "b": ("closed", "failed"),
                          "waits": ("closed", "failed"), "c": ("serving", None)},
                         "one VMM had exited, two sessions are lost, one is not")
+                pager.log.wait("recovery: done")
                 lines = [line for line in pager.log.lines if "session lost" in line]
                 tap.is_(len(lines), 2, "each loss is a line in the log")
                 tap.ok(all(line.startswith("<3>") for line in lines), "of errors")
@@ -305,12 +306,12 @@ def damaged():
                 json.dump({"layout": 1, "number": 9, "surprise": True}, f)
             pager.start()
             for number in (1, 9):
-                tap.ok(pager.log.find(r"^<3>.*state/%d\.json: .*session %d" % (number, number)),
+                tap.ok(pager.log.wait(r"^<3>.*state/%d\.json: .*session %d" % (number, number)),
                        "record %d is named in the log" % number)
             found = {s["id"]: s["state"] for s in pager.call("GET", "/sessions")["sessions"]}
             tap.is_(found, {"unrecorded-1": "serving", "b": "serving"},
                     "its session is served under a name that says so")
-            tap.ok(pager.log.find(r"^<3>.*holds session 3, of which there is no record"),
+            tap.ok(pager.log.wait(r"^<3>.*holds session 3, of which there is no record"),
                    "one that no VM has come to is closed, and named")
             tap.is_(pager.complete("unrecorded-1")["state"], "graduated", "it can be completed")
             tap.is_(guest.cmd("verify")["wrong"], 0, "with all memory right")
@@ -362,7 +363,7 @@ def stranger():
             dead.bind(os.path.join(workers, "9.9.9.8.sock"))
             dead.close()
             pager.start()
-            tap.ok(pager.log.find(r"child 7 v9\.9\.9 .*not trusted"),
+            tap.ok(pager.log.wait(r"child 7 v9\.9\.9 .*not trusted"),
                    "a socket that no worker listens to is left alone")
             tap.ok(not os.path.exists(os.path.join(workers, "9.9.9.8.sock")), "a dead one goes")
             tap.is_(pager.show("a")["state"], "serving", "the worker is found")

@@ -442,6 +442,27 @@ test_unrecorded(void)
 	unlink(path);
 }
 
+/* A session that was moved has ended twice: once for the worker that let go of it. */
+static void
+test_moved(void)
+{
+	static const uint32_t orders[2][2] = {
+	    {IPC_ENDED_CLOSED, IPC_ENDED_GRADUATED}, {IPC_ENDED_GRADUATED, IPC_ENDED_CLOSED}};
+	struct life life = life_serve(0, "m", false);
+	size_t damaged;
+
+	for (size_t i = 0; i < 2; i++) {
+		restart(&damaged);
+		life = reborn(&life);
+		is_int(say_ended(&life, SEQ, orders[i][0], ""), 0, "one worker says how it ended");
+		is_int(say_ended(&life, SEQ, orders[i][1], ""), 0, "and the other");
+		ok(life.session->has_ended && life.session->ended_as == IPC_ENDED_GRADUATED,
+		    "it graduated, whoever is heard first");
+	}
+	session_step(life.session, SESSION_EV_DETACHED);
+	life_drop(&life);
+}
+
 /* The supervisor that was told to close it died on the way. */
 static void
 test_closing(void)
@@ -470,7 +491,7 @@ main(void)
 	test_current();
 	end();
 	static void (*const tests[])(void) = {test_damage, test_other_boot, test_serving, test_lies,
-	    test_waiting, test_unrecorded, test_closing};
+	    test_waiting, test_unrecorded, test_moved, test_closing};
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
 		begin();
 		tests[i]();

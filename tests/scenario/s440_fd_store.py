@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service manager keeps descriptors: pagerd and a worker die, and nothing is lost.  The
+manager is played here, as systemd does it: NOTIFY_SOCKET, FDSTORE, LISTEN_FDS."""
+import array
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import pagerd
+import tap
+
+# Puts the kept descriptors where they are expected, then becomes pagerd.
+WRAPPER = """
+import os, sys
+kept = [int(fd) for fd in sys.argv[1].split(",") if fd]
+high = [os.dup2(fd, 500 + i) for i, fd in enumerate(kept)]
+for fd in kept:
+    os.close(fd)
+for i, fd in enumerate(high):
+    os.dup2(fd, 3 + i, inheritable=True)
+    os.close(fd)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Manager:
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="pagerd-test.")
+        self.path = os.path.join(self.dir, "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.setblocking(False)
+        self.kept = []  # (name, fd)
+        self.polled = 0
+
+    def listen(self):
+        """Reads what has come."""
+        while True:
+            try:
+                text, ancillary, _, _ = self.socket.recvmsg(
+                    4096, socket.CMSG_SPACE(64), socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return self
+            fds = array.array("i")
+            for _, _, data in ancillary:
+                fds.frombytes(data)
+            told = dict(line.split("=", 1) for line in text.decode().splitlines())
+            if "FDSTOREREMOVE" in told:
+                for _, fd in [k for k in self.kept if k[0] == told["FDNAME"]]:
+                    os.close(fd)
+                self.kept = [k for k in self.kept if k[0] != told["FDNAME"]]
+            elif "FDSTORE" in told:
+                self.polled += told.get("FDPOLL") != "0"
+                self.kept += [(told["FDNAME"], fd) for fd in fds]
+
+    def names(self):
+        return sorted(set(name for name, _ in self.listen().kept))
+
+    def close(self):
+        self.listen()
+        for _, fd in self.kept:
+            os.close(fd)
+        self.socket.close()
+        os.unlink(self.path)
+        os.rmdir(self.dir)
+
+
+class Managed(pagerd.Pagerd):
+    def __init__(self, manager, **options):
+        self.manager = manager
+        super().__init__(env={"NOTIFY_SOCKET": manager.path, "FDSTORE": "100"}, **options)
+
+    def argv(self):
+        kept = self.manager.listen().kept
+        self.env["LISTEN_FDS"] = str(len(kept))
+        self.env["LISTEN_FDNAMES"] = ":".join(name for name, _ in kept)
+        fds = ",".join(str(fd) for _, fd in kept)
+        return [sys.executable, "-c", WRAPPER, fds] + super().argv()
+
+    def start(self, timeout=pagerd.DEADLINE_S):
+        kept = [fd for _, fd in self.manager.listen().kept]
+        popen = subprocess.Popen
+
+        # The readiness descriptor has to be above what is handed over.
+        class Popen(popen):
+            def __init__(self, argv, **keywords):
+                low = keywords["pass_fds"][0]
+                high = os.dup2(low, 400, inheritable=False)
+                argv[argv.index("--ready-fd") + 1] = str(high)
+                keywords["pass_fds"] = [high] + kept
+                try:
+                    super().__init__(argv, **keywords)
+                finally:
+                    os.close(high)
+
+        subprocess.Popen = Popen
+        try:
+            super().start(timeout)
+        finally:
+            subprocess.Popen = popen
+
+
+def down(pager, sig=signal.SIGKILL):
+    pager.pulse = None
+    pager.stop(sig)
+    pager.log.thread.join(10)
+    pager.process.stderr.close()
+
+
+def nothing_is_lost():
+    manager = Manager()
+    with Managed(manager) as pager:
+        image = pager.image(size="8M", seed=3, holes=100)
+        pager.create(image.path, id="w", handshake_timeout_ms=60000)
+        # The image's own bytes: the guest sees no difference, adopters have to have them.
+        overlay = os.path.join(pager.images, "overlay")
+        with open(image.path, "rb") as f, open(overlay, "wb") as g:
+            f.seek(1 << 20)
+            g.write(f.read(1 << 20))
+        members = {"overlays": [{"offset": 1 << 20, "path": overlay}]}
+        with pager.restore(image, "a", vcpus=2) as first, \
+                pager.restore(image, "b", members=members) as second, \
+                pager.restore(image, "gone") as gone:
+            tap.is_(manager.names(), ["session-2", "session-3", "session-4"],
+                    "what is served is kept")
+            count = [len([1 for name, _ in manager.kept if name == "session-%d" % n])
+                     for n in (2, 3)]
+            tap.is_((count, manager.polled), ([4, 5], 0),
+                    "four descriptors, one more with overlays, and nobody polls them")
+            first.cmd("start rand write")
+            first.cmd("discard rand count=50 seed=9")
+            worker = pager.worker_pid()
+            down(pager)
+            os.kill(worker, signal.SIGKILL)
+            pagerd.wait_gone(worker)
+            gone.kill()
+            pager.start()
+            found = {s["id"]: (s["state"], s["outcome"])
+                     for s in pager.call("GET", "/sessions")["sessions"]}
+            tap.is_((found["w"], found["gone"][1]), (("closed", "failed"), "vmm-exited"),
+                    "what was not kept is lost, and who has exited has")
+            for name in ("a", "b"):
+                tap.is_(pager.wait(name, "serving")["state"], "serving", name + " is adopted")
+            tap.ok(pager.log.wait("recovery: done, workers=0 sessions=2 ended=1 lost=1"),
+                   "the log says so")
+            before = first.cmd("status")["progress"]
+            status = first.wait_status(lambda s: s["progress"] > before + 500)
+            tap.is_(status["total_wrong"], 0, "the guest goes on")
+            tap.is_(first.cmd("stop")["wrong"], 0, "and reads nothing wrong")
+            tap.is_([g.cmd("verify")["wrong"] for g in (first, second)], [0, 0],
+                    "nor is anything else")
+            tap.is_(manager.names(), ["session-2", "session-3"], "the store holds what lives")
+            tap.is_(pager.complete("a")["state"], "graduated", "one graduates")
+            tap.is_(manager.names(), ["session-3"], "and is kept no more")
+            down(pager)
+            pager.start()
+            tap.is_(pager.show("b")["state"], "serving", "with its worker a session is found")
+            kinds = list(pagerd.fds_of(pager.process.pid).values())
+            tap.is_((kinds.count("anon_inode:[userfaultfd]"),
+                     kinds.count("/memfd:pagemap (deleted)")), (1, 1),
+                    "what was handed over in vain is closed")
+            pager.close_session("b")
+            tap.is_(manager.names(), [], "nothing is kept for nobody")
+    manager.close()
+
+
+def strangers():
+    """What is handed over is not what it should be."""
+    manager = Manager()
+    with Managed(manager) as pager:
+        image = pager.image(size="1M", seed=3)
+        with pager.restore(image, "a"):
+            worker = pager.worker_pid()
+            manager.listen()
+            spoiled = [fd for name, fd in manager.kept]
+            uffd = next(fd for fd in spoiled
+                        if os.readlink("/proc/self/fd/%d" % fd) == "anon_inode:[userfaultfd]")
+            down(pager)
+            null = os.open("/dev/null", os.O_RDONLY)
+            os.dup2(null, uffd, inheritable=False)
+            manager.kept += [("session-77", os.dup(null)), ("else", null)]
+            os.kill(worker, signal.SIGKILL)
+            pagerd.wait_gone(worker)
+            pager.start()
+            tap.is_(pager.show("a")["outcome"], "failed", "half of a session is none")
+            tap.ok(pager.log.wait("kept too little of it: userfaultfd missing"), "and is named")
+            tap.is_(manager.names(), ["else"], "what nobody needs goes, what is not ours stays")
+    manager.close()
+
+
+if __name__ == "__main__":
+    tap.needs_root()
+    tap.run(nothing_is_lost, strangers)
