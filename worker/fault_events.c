@@ -2,6 +2,7 @@
 /* Events that change the page map. */
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "worker/fault.h"
 #include "worker/page.h"
 #include "worker/session.h"
@@ -68,7 +69,8 @@ fault_events(struct session *s)
 
 /* The last worker left it there, so it proves nothing: only removals count, and those are
  * cut to the regions.  Applied twice they do no harm: a page that has come back since is
- * there for the kernel, and the next time it is missing it is zeros either way. */
+ * there for the kernel, and the next time it is missing it is zeros either way.  Forgotten
+ * only when it is applied: we can die too. */
 size_t
 fault_recover_removals(struct session *s)
 {
@@ -78,11 +80,12 @@ fault_recover_removals(struct session *s)
 	for (size_t i = 0; i < PAGEMAP_EVENTS; i++) {
 		struct uffd_msg msg = msgs[i];
 
+		if (msg.event == UFFD_EVENT_REMOVE || msg.event == UFFD_EVENT_UNMAP) {
+			(void)fault(FAULT_RECOVER_REMOVAL);
+			apply_removal(s, msg.arg.remove.start, msg.arg.remove.end);
+			removals++;
+		}
 		msgs[i].event = 0;
-		if (msg.event != UFFD_EVENT_REMOVE && msg.event != UFFD_EVENT_UNMAP)
-			continue;
-		apply_removal(s, msg.arg.remove.start, msg.arg.remove.end);
-		removals++;
 	}
 	return removals;
 }

@@ -52,6 +52,19 @@ def cut_short(point, events, engine):
                 engine, point))
 
 
+def who_recovers_dies_too(engine):
+    """The removal is in the page map's keeping until it has been applied."""
+    with pagerd.Pagerd(worker_fault="EVENTS_AFTER_READ:1!kill;RECOVER_REMOVAL!kill;") as pager:
+        image = pager.image(size="8M", seed=14)
+        guest, worker = restored(pager, image, engine)
+        with guest:
+            guest.cmd("discard 40 70")
+            pager.until(lambda: len([x for x in pager.log.lines if "killed by SIGKILL" in x]) == 2)
+            tap.ok(pagerd.wait_gone(worker), "the worker dies, and the one after it")
+            tap.is_(pager.wait("a", "serving", "10s")["state"], "serving", "a third serves")
+            tap.is_(guest.cmd("verify")["wrong"], 0, "%s: and has heard of the removal" % engine)
+
+
 def many(engine):
     """More removals than one read gives, from a guest that runs."""
     with pagerd.Pagerd(worker_fault="EVENTS_AFTER_READ:40!kill;EVENTS_AFTER_READ:25!kill;;") as pager:
@@ -70,5 +83,5 @@ def many(engine):
 if __name__ == "__main__":
     tap.needs_root()
     tap.run(*[functools.partial(case, engine) for engine in vmm.engines() for case in (
-        never_touched, functools.partial(cut_short, "FILL_AFTER_IOCTL", 1),
+        never_touched, who_recovers_dies_too, functools.partial(cut_short, "FILL_AFTER_IOCTL", 1),
         functools.partial(cut_short, "FILL_AFTER_MARK", 2), many)])
