@@ -75,6 +75,8 @@ look() {
 		esac
 	done
 	has_pc libsystemd || optional=libsystemd-dev
+	# The model of a page is not run without it, which the check says.
+	case " $purposes " in *" test "*) has_command spin || optional="$optional spin" ;; esac
 }
 
 # Of alternatives joined by |, the first that the archive has.
@@ -112,10 +114,25 @@ install_missing() {
 	rm -f "$log"
 }
 
+may_install() {
+	[ "${PAGERD_NO_INSTALL:-0}" != 1 ] && [ "$(id -u)" = 0 ] && has_command apt-get
+}
+
+# What is good to have and in the archive that is known already; whether it comes or not.
+install_optional() {
+	may_install || return 0
+	# shellcheck disable=SC2086 # one word for each package
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $optional \
+		>/dev/null 2>&1 || :
+}
+
 purposes=${*:-build test}
 look
-[ -n "$missing" ] || exit 0
-if [ "${PAGERD_NO_INSTALL:-0}" != 1 ] && [ "$(id -u)" = 0 ] && has_command apt-get; then
+if [ -z "$missing" ]; then
+	[ -z "$optional" ] || install_optional
+	exit 0
+fi
+if may_install; then
 	install_missing && look
 	[ -n "$missing" ] || exit 0
 fi
