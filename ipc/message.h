@@ -75,7 +75,15 @@ enum ipc_sandbox {
 enum ipc_session_flag {
 	IPC_SESSION_MEMFD = 1U << 0,	    /* the VMM sends the memfd behind its memory too */
 	IPC_SESSION_HAS_OVERLAYS = 1U << 1, /* SESSION_OVERLAYS came right before */
+	/* 8 to 10: of the image.  Who does not know them holds the fault, and says nothing. */
+	IPC_SESSION_TELL_IMAGE = 1U << 8,   /* the supervisor knows SESSION_IMAGE… */
+	IPC_SESSION_IMAGE_POISON = 1U << 9, /* poison what cannot be read, after some tries */
+	IPC_SESSION_IMAGE_KILL = 1U << 10,  /* say HOPELESS then: the VMM is to be killed */
 };
+
+#define IPC_SESSION_IMAGE_FLAGS \
+	(IPC_SESSION_TELL_IMAGE | IPC_SESSION_IMAGE_POISON | IPC_SESSION_IMAGE_KILL)
+#define IPC_SESSION_FLAGS (IPC_SESSION_MEMFD | IPC_SESSION_HAS_OVERLAYS | IPC_SESSION_IMAGE_FLAGS)
 
 /* SESSION_COMPLETED.outcome */
 enum ipc_completion {
@@ -98,6 +106,14 @@ enum ipc_ended {
 enum ipc_alarm {
 	IPC_ALARM_IMAGE_READ = 1, /* the image cannot be read; a fault stays pending */
 	IPC_ALARM_FILL = 2,	  /* the kernel refuses a fill; a fault stays pending */
+};
+
+/* SESSION_IMAGE.what */
+enum ipc_image {
+	IPC_IMAGE_HEALED = 1,	/* no page waits for it any more */
+	IPC_IMAGE_POISONED = 2, /* a page that cannot be read: touching it ends the VMM */
+	IPC_IMAGE_HOLDING = 3,	/* the kernel poisons nothing: the fault waits instead */
+	IPC_IMAGE_HOPELESS = 4, /* tried often enough: the VMM is to be killed */
 };
 
 /* Why a frame was refused.  Zero is no error. */

@@ -24,6 +24,7 @@ static const struct json_member members[] = {
 	MEMBER("handshake_timeout_ms", U64, false, session.handshake_timeout_ms, 1, MAX_TIMEOUT_MS),
 	MEMBER("cluster_min_bytes", U64, false, session.cluster_min_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
 	MEMBER("cluster_max_bytes", U64, false, session.cluster_max_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
+	MEMBER("on_image_error", TEXT, false, session.on_image_error, 1, 16),
 	MEMBER("overlays", LIST, false, list, 0, OVERLAY_MAX),
 };
 /* clang-format on */

@@ -126,6 +126,9 @@ session_json(const struct session *session, const struct pagemap_counts *counts)
 	json_put_u64(json, "adoptions", session->adoptions);
 	json_put_u64(json, "unserved_ms", unserved_ms(session));
 	json_put_u64(json, "alarms", session->alarms);
+	json_put_text(json, "on_image_error", image_policy_word(image_policy_of(session->flags)));
+	put_text_or_null(json, "image_alarm", session->image_alarm);
+	put_text_or_null(json, "image_changed", session->image_changed);
 	json_put(json, "counters", api_counters_json(counters));
 	if (session->state == SESSION_COMPLETING)
 		json_put(json, "progress", progress_json(session, counts));

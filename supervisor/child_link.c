@@ -130,6 +130,20 @@ on_session_alarm(struct child *child, const struct ipc_session_alarm *msg, int *
 }
 
 static int
+on_session_image(struct child *child, const struct ipc_session_image *msg, int *fds)
+{
+	(void)fds;
+	return session_on_image(child, msg);
+}
+
+static int
+on_session_image_file(struct child *child, const struct ipc_session_image_file *msg, int *fds)
+{
+	(void)fds;
+	return session_on_image_file(child, msg);
+}
+
+static int
 on_pong(struct child *child, const struct ipc_pong *msg, int *fds)
 {
 	(void)fds;

@@ -13,6 +13,7 @@
 #include "common/scope.h"
 #include "common/version.h"
 #include "common/xalloc.h"
+#include "supervisor/image_policy.h"
 
 #define CONFIG_MAX_BYTES (1024 * 1024)
 
@@ -252,6 +253,8 @@ is_power_of_two(uint64_t n)
 int
 options_check(const struct options *options, char *why, size_t bytes)
 {
+	enum image_policy policy;
+
 	if (options->run_dir[0] == '\0')
 		snprintf(why, bytes, "--run-dir: a directory is needed");
 	else if (options->worker_dir[0] == '\0')
@@ -262,6 +265,11 @@ options_check(const struct options *options, char *why, size_t bytes)
 		snprintf(why, bytes, "--image-root: at least one directory is needed");
 	else if (options->current[0] != '\0' && !version_is_valid(options->current))
 		snprintf(why, bytes, "--current: \"%s\" is not a version", options->current);
+	else if (image_policy_parse(options->on_image_error, &policy) < 0)
+		snprintf(why, bytes, "--on-image-error: \"%s\" is not hold, poison or kill",
+		    options->on_image_error);
+	else if (policy == IMAGE_KILL && !options->image_error_kill)
+		snprintf(why, bytes, "--on-image-error: kill needs --image-error-kill on");
 	else if (!is_power_of_two(options->cluster_min_bytes))
 		snprintf(why, bytes, "--cluster-min: %" PRIu64 " is not a power of two",
 		    options->cluster_min_bytes);

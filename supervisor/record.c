@@ -287,7 +287,7 @@ static const struct json_member members[] = {
     TEXT("socket", socket, true, 1, sizeof(((struct session *)NULL)->socket_path) - 1),
     U64("vmm_uid", uid, true, 0, UINT32_MAX - 1),
     U64("vmm_gid", gid, true, 0, UINT32_MAX - 1),
-    U64("flags", flags, true, 0, IPC_SESSION_MEMFD | IPC_SESSION_HAS_OVERLAYS),
+    U64("flags", flags, true, 0, UINT32_MAX),
     U64("cluster_min_bytes", cluster_min, true, 4096, 2097152),
     U64("cluster_max_bytes", cluster_max, true, 4096, 2097152),
     U64("handshake_timeout_ms", timeout_ms, true, 1, INT64_MAX),
@@ -376,6 +376,10 @@ check(const struct sessions *sessions, const struct parsed *p, uint64_t number, 
 	}
 	if (!version_is_valid(p->version) || (p->wanted != NULL && !version_is_valid(p->wanted))) {
 		snprintf(why, why_bytes, "\"version\" or \"wanted\" is no version");
+		return -EINVAL;
+	}
+	if ((p->flags & ~(uint64_t)IPC_SESSION_FLAGS) != 0) {
+		snprintf(why, why_bytes, "\"flags\" are not all known");
 		return -EINVAL;
 	}
 	if (!read_identity(p->file, &image)) {

@@ -279,7 +279,11 @@ session_vmm_exited(struct session *session)
 {
 	char reason[sizeof(session->reason)];
 
-	snprintf(reason, sizeof(reason), "the VMM pid=%d exited", (int)session->vmm_pid);
+	if (session->killed[0] != '\0')
+		snprintf(reason, sizeof(reason), "the VMM pid=%d was killed: %s",
+		    (int)session->vmm_pid, session->killed);
+	else
+		snprintf(reason, sizeof(reason), "the VMM pid=%d exited", (int)session->vmm_pid);
 	session_decide(session, SESSION_OUTCOME_VMM_EXITED, reason);
 	session_step(session, SESSION_EV_VMM_EXITED);
 }

@@ -22,6 +22,7 @@
 #include "common/version.h"
 #include "ipc/message.h"
 #include "supervisor/image.h"
+#include "supervisor/image_policy.h"
 #include "supervisor/overlay.h"
 #include "supervisor/session_fsm.h"
 
@@ -54,6 +55,7 @@ struct session_request {
 	uint64_t handshake_timeout_ms; /* 0: the configured default */
 	uint64_t cluster_min_bytes;    /* 0: the configured default */
 	uint64_t cluster_max_bytes;
+	const char *on_image_error; /* a word of image_policy.h; NULL: the configured default */
 	const struct overlay_request *overlays;
 	size_t nr_overlays;
 };
@@ -123,6 +125,10 @@ struct session {
 	struct list waits; /* of struct session_wait.link */
 	uint32_t alarms;
 	struct log_limit alarm_limit;
+	char image_alarm[256];	/* pages cannot be read, for people; empty: all could */
+	char image_changed[96]; /* how its file was modified in place; empty: it was not */
+	char killed[160];	/* why we have killed its VMM; empty: we have not */
+	bool inode_noted;
 	bool socket_bound; /* socket_path is ours to unlink */
 	uint64_t cluster_min_bytes, cluster_max_bytes, handshake_timeout_ms;
 	uint32_t flags;			       /* enum ipc_session_flag */
@@ -218,6 +224,8 @@ int session_on_closed(struct child *child, const struct ipc_session_closed *msg)
 int session_on_completed(struct child *child, const struct ipc_session_completed *msg);
 int session_on_gone(struct child *child, const struct ipc_session_gone *msg);
 int session_on_alarm(struct child *child, const struct ipc_session_alarm *msg);
+int session_on_image(struct child *child, const struct ipc_session_image *msg);
+int session_on_image_file(struct child *child, const struct ipc_session_image_file *msg);
 
 /* How far a completion is, from the page map. */
 struct session_progress {

@@ -193,6 +193,7 @@ session_adopt_done(struct session *session)
 	session->opened = true;
 	session->adopted_ns = now;
 	session->adoptions++;
+	session_image_forget(session);
 	session->reason[0] = '\0';
 	session_log(session, LOG_LEVEL_NOTICE, "adopted by worker v%s, unserved_ms=%.1f",
 	    session->version, (double)(now - session->unserved_ns) / (double)NS_PER_MS);

@@ -90,6 +90,23 @@ choose_clusters(
 }
 
 static int
+choose_policy(const struct reply *reply, const struct session_request *req, struct session *session)
+{
+	const struct options *options = &session->sup->options;
+	const char *word = req->on_image_error ? req->on_image_error : options->on_image_error;
+	enum image_policy policy;
+
+	if (image_policy_parse(word, &policy) < 0)
+		return refuse(reply, -EINVAL, "on_image_error is hold, poison or kill");
+	if (policy == IMAGE_KILL && !options->image_error_kill)
+		return refuse(reply, -EPERM,
+		    "on_image_error may not be kill here; the administrator allows it with "
+		    "--image-error-kill on");
+	session->flags = image_policy_flags(policy) | (req->memfd ? IPC_SESSION_MEMFD : 0);
+	return 0;
+}
+
+static int
 check_vmm_user(
     const struct reply *reply, const struct peer *peer, const struct session_request *req)
 {
@@ -168,12 +185,13 @@ prepare(const struct reply *reply, const struct peer *peer, const struct session
 	if (r == 0)
 		r = choose_clusters(reply, req, session);
 	if (r == 0)
+		r = choose_policy(reply, req, session);
+	if (r == 0)
 		r = choose_id(reply, req, session);
 	session->vmm_uid = req->vmm_uid;
 	session->vmm_gid = req->vmm_gid;
 	if (r == 0 && req->version)
 		snprintf(session->wanted, sizeof(session->wanted), "%s", req->version);
-	session->flags = req->memfd ? IPC_SESSION_MEMFD : 0;
 	session->handshake_timeout_ms =
 	    req->handshake_timeout_ms ? req->handshake_timeout_ms : options->handshake_timeout_ms;
 	return r;

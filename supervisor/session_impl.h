@@ -92,7 +92,16 @@ int session_meet_vmm(struct session *session, int connection);
 /* What follows from meeting the VMM. */
 void session_watch_vmm(struct session *session, int met);
 
+/* session_image.c */
+
+/* Another worker has it, which says for itself what it cannot read. */
+void session_image_forget(struct session *session);
+
 /* session_link.c: what is said to the worker. */
+
+/* The session that a message of child is about.  0; -ESTALE when it has ended or the child
+ * never had it in this life, which is late, not a lie; -EPROTO. */
+int session_find_told(struct child *child, uint64_t number, struct session **ret);
 
 /* The message that makes a worker have it: SESSION_OPEN, or SESSION_ADOPT in the middle of its
  * life.  0, or a negative errno: see child_send(). */

@@ -159,10 +159,8 @@ is_answer(uint32_t seq, uint32_t awaited)
 	return awaited != 0 && seq == awaited;
 }
 
-/* The session that a message of child is about.  0; -ESTALE when it has ended or the
- * child never had it in this life, which is late, not a lie; -EPROTO. */
-static int
-find_by_number(struct child *child, uint64_t number, struct session **ret)
+int
+session_find_told(struct child *child, uint64_t number, struct session **ret)
 {
 	struct sessions *sessions = &child->sup->sessions;
 	struct list *pos;
@@ -184,7 +182,7 @@ find_by_number(struct child *child, uint64_t number, struct session **ret)
 	return -ESTALE;
 }
 
-/* What a handler returns when find_by_number() found nothing. */
+/* What a handler returns when session_find_told() found nothing. */
 static int
 not_found(int error)
 {
@@ -220,7 +218,7 @@ session_on_opened(struct child *child, const struct ipc_session_opened *msg)
 {
 	struct session *session;
 	char reason[sizeof(session->reason)];
-	int r = find_by_number(child, msg->session, &session);
+	int r = session_find_told(child, msg->session, &session);
 
 	if (r < 0)
 		return not_found(r);
@@ -241,7 +239,7 @@ int
 session_on_adopted(struct child *child, const struct ipc_session_adopted *msg)
 {
 	struct session *session;
-	int r = find_by_number(child, msg->session, &session);
+	int r = session_find_told(child, msg->session, &session);
 
 	if (r < 0)
 		return not_found(r);
@@ -298,7 +296,7 @@ int
 session_on_connected(struct child *child, const struct ipc_session_connected *msg, int *fds)
 {
 	struct session *session;
-	int r = find_by_number(child, msg->session, &session);
+	int r = session_find_told(child, msg->session, &session);
 
 	if (r < 0)
 		return not_found(r);
@@ -328,7 +326,7 @@ int
 session_on_serving(struct child *child, const struct ipc_session_serving *msg, int *fds)
 {
 	struct session *session;
-	int met = 0, r = find_by_number(child, msg->session, &session);
+	int met = 0, r = session_find_told(child, msg->session, &session);
 	enum session_event event = SESSION_EV_SHAKEN;
 	bool is_new;
 
@@ -362,7 +360,7 @@ session_on_refused(struct child *child, const struct ipc_session_refused *msg)
 {
 	struct session *session;
 	char reason[sizeof(session->reason)];
-	int r = find_by_number(child, msg->session, &session);
+	int r = session_find_told(child, msg->session, &session);
 
 	if (r < 0)
 		return not_found(r);
@@ -378,7 +376,7 @@ int
 session_on_closed(struct child *child, const struct ipc_session_closed *msg)
 {
 	struct session *session;
-	int r = find_by_number(child, msg->session, &session);
+	int r = session_find_told(child, msg->session, &session);
 
 	if (r < 0)
 		return not_found(r);
@@ -406,7 +404,7 @@ int
 session_on_completed(struct child *child, const struct ipc_session_completed *msg)
 {
 	struct session *session;
-	int r = find_by_number(child, msg->session, &session);
+	int r = session_find_told(child, msg->session, &session);
 
 	if (r < 0)
 		return not_found(r);
@@ -434,7 +432,7 @@ int
 session_on_gone(struct child *child, const struct ipc_session_gone *msg)
 {
 	struct session *session;
-	int r = find_by_number(child, msg->session, &session);
+	int r = session_find_told(child, msg->session, &session);
 
 	if (r < 0)
 		return not_found(r);
@@ -447,31 +445,5 @@ session_on_gone(struct child *child, const struct ipc_session_gone *msg)
 		session_log(session, LOG_LEVEL_INFO,
 		    "worker says that the VMM pid=%d has exited; waiting for its pidfd",
 		    (int)session->vmm_pid);
-	return 0;
-}
-
-int
-session_on_alarm(struct child *child, const struct ipc_session_alarm *msg)
-{
-	struct session *session;
-	char text[sizeof(session->reason)];
-	int r = find_by_number(child, msg->session, &session);
-
-	if (r < 0)
-		return not_found(r);
-	if ((msg->kind != IPC_ALARM_IMAGE_READ && msg->kind != IPC_ALARM_FILL) ||
-	    msg->error > MAX_ERRNO || session->state == SESSION_CREATED)
-		return lied(child,
-		    "raises alarm %" PRIu32 " error %" PRIu32 " for session %" PRIu64, msg->kind,
-		    msg->error, session->number);
-	why_copy_untrusted(text, sizeof(text), msg->reason);
-	if (session->alarms < UINT32_MAX)
-		session->alarms++;
-	log_limited(&session->alarm_limit, LOG_LEVEL_ERR,
-	    "session %" PRIu64 " id=%s: alarm: %s: %s; its VM waits for the page", session->number,
-	    session->id, text, strerror((int)msg->error));
-	if (!session_is_over(session))
-		snprintf(session->reason, sizeof(session->reason), "%s", text);
-	session_mark_changed(session);
 	return 0;
 }

@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "supervisor/privs.h"
 #include "supervisor/session.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
@@ -74,6 +76,18 @@ vmm_has_exited(int pidfd)
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 
 	return poll(&p, 1, 0) == 1;
+}
+
+int
+vmm_kill(const struct session *session)
+{
+	scoped_priv enum priv held = priv_raise(PRIV_KILL);
+
+	if (session->vmm_pidfd < 0)
+		return -ESRCH;
+	if (syscall(SYS_pidfd_send_signal, session->vmm_pidfd, SIGKILL, NULL, 0) < 0)
+		return -errno;
+	return 0;
 }
 
 static void

@@ -24,6 +24,10 @@ int vmm_pidfd(int connection, int *ret_pidfd);
 /* The process behind a pidfd has exited. */
 bool vmm_has_exited(int pidfd);
 
+/* SIGKILL, by pidfd.  0; -ESRCH when it has exited already or is not known by a pidfd; -EPERM
+ * when this pagerd may not. */
+int vmm_kill(const struct session *session);
+
 /* Reports its exit to the session, once, from the loop. */
 void vmm_watch_start(struct session *session);
 void vmm_watch_stop(struct session *session);

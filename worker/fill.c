@@ -173,3 +173,23 @@ fill_again(struct session *s, const struct run *page, struct fill *ret)
 		*ret = (struct fill){.nr_done = 1};
 	return result_of(result);
 }
+
+/* Under the copy lock as a fill is, for the same reason: a removal that has been read is in the
+ * map, and one that has not been read makes the kernel refuse.  So no page is poisoned whose
+ * bytes the guest has thrown away. */
+enum fill_result
+fill_poison(struct session *s, const struct run *page, struct fill *ret)
+{
+	uint64_t page_bytes = page->region->page_bytes;
+	enum uffd_result result = UFFD_EXISTS;
+	struct uffd_fill f = {0};
+
+	if (page_is_fillable(page_get(&s->map, run_map(page))))
+		result = uffd_poison(s->uffd, run_host(page), page_bytes, &f);
+	*ret = (struct fill){.nr_done = result == UFFD_DONE, .error = f.error};
+	if (result == UFFD_EXISTS) {
+		uffd_wake(s->uffd, run_host(page), page_bytes);
+		return FILL_STALE;
+	}
+	return result_of(result);
+}

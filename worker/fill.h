@@ -43,4 +43,10 @@ enum fill_result fill_run(
 /* Answers a missing fault on a page that was populated or removed before: zeros. */
 enum fill_result fill_again(struct session *s, const struct run *page, struct fill *ret);
 
+/* Makes a page of which the image gave no bytes poison, so that the VMM stops at it instead of
+ * waiting.  The copy lock is held.  The map does not change: the page stays absent, and a fill
+ * heals it.  FILL_STALE: it was filled or removed meanwhile, and who waits was woken; FILL_FAILED
+ * with EINVAL: this kernel cannot. */
+enum fill_result fill_poison(struct session *s, const struct run *page, struct fill *ret);
+
 #endif

@@ -16,10 +16,14 @@
 #include "common/xalloc.h"
 #include "worker/image_index.h"
 #include "worker/pager.h"
+#include "worker/session.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
+
+/* How often the file is looked at, to see whether somebody modifies it in place. */
+#define LOOK_NS (2 * NS_PER_S)
 
 static uint64_t
 round_up(uint64_t bytes)
@@ -59,6 +63,8 @@ find_open(struct pager *pager, const struct stat *st, uint64_t bytes)
 static void
 destroy(struct image *image)
 {
+	pthread_cond_destroy(&image->watch_cond);
+	pthread_mutex_destroy(&image->watch_lock);
 	pthread_cond_destroy(&image->cond);
 	pthread_mutex_destroy(&image->lock);
 	image_index_free(atomic_load(&image->index));
@@ -66,14 +72,16 @@ destroy(struct image *image)
 }
 
 static void
-init_lock(struct image *image)
+init_locks(struct image *image)
 {
 	pthread_condattr_t attr;
 
 	pthread_mutex_init(&image->lock, NULL);
+	pthread_mutex_init(&image->watch_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&image->cond, &attr);
+	pthread_cond_init(&image->watch_cond, &attr);
 	pthread_condattr_destroy(&attr);
 }
 
@@ -96,10 +104,11 @@ open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, int
 	image->ino = st->st_ino;
 	image->changed = st->st_mtim;
 	image->bytes = bytes;
+	image->pager = pager;
 	image->map = map;
 	image->mapped_bytes = mapped;
 	atomic_init(&image->kind, find_kind(fd));
-	init_lock(image);
+	init_locks(image);
 	image->fd = fd;
 	atomic_init(&image->holders, 2);
 	if (pthread_create(&indexer, &pager->thread_attr, image_index_main, image) != 0) {
@@ -140,8 +149,11 @@ image_put(struct image *image)
 {
 	if (image == NULL || --image->refs > 0)
 		return;
-	atomic_store(&image->stop, true);
 	list_remove(&image->link);
+	pthread_mutex_lock(&image->watch_lock);
+	atomic_store(&image->stop, true);
+	pthread_cond_broadcast(&image->watch_cond);
+	pthread_mutex_unlock(&image->watch_lock);
 	image_release(image);
 }
 
@@ -155,23 +167,90 @@ image_release(struct image *image)
 	destroy(image);
 }
 
+/* Or until somebody says something. */
+static int
+wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns)
+{
+	const struct timespec until = {
+	    .tv_sec = (time_t)(until_ns / NS_PER_S),
+	    .tv_nsec = (long)(until_ns % NS_PER_S),
+	};
+
+	return pthread_cond_timedwait(cond, lock, &until);
+}
+
 bool
 image_wait_index(struct image *image, uint64_t max_ns)
 {
 	uint64_t until_ns = clock_now_ns() + max_ns;
-	struct timespec until = {
-	    .tv_sec = (time_t)(until_ns / NS_PER_S),
-	    .tv_nsec = (long)(until_ns % NS_PER_S),
-	};
 	bool indexed;
 	int r = 0;
 
 	pthread_mutex_lock(&image->lock);
 	while (!image->indexed && r == 0)
-		r = pthread_cond_timedwait(&image->cond, &image->lock, &until);
+		r = wait_until(&image->cond, &image->lock, until_ns);
 	indexed = image->indexed;
 	pthread_mutex_unlock(&image->lock);
 	return indexed;
+}
+
+static uint64_t
+nanos(struct timespec t)
+{
+	return t.tv_sec < 0 ? 0 : (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+static void
+look_at_file(struct image *image)
+{
+	struct image_file now, *seen = &image->file;
+	struct stat st;
+
+	if (fstat(image->fd, &st) < 0)
+		return;
+	now = (struct image_file){(uint64_t)st.st_size, nanos(st.st_mtim), nanos(st.st_ctim)};
+	pthread_mutex_lock(&image->watch_lock);
+	if (!atomic_load(&image->stop) &&
+	    (atomic_load(&image->changes) == 0 || now.bytes != seen->bytes ||
+		now.mtime_ns != seen->mtime_ns || now.ctime_ns != seen->ctime_ns)) {
+		*seen = now;
+		atomic_fetch_add(&image->changes, 1);
+		pager_wake(image->pager);
+	}
+	pthread_mutex_unlock(&image->watch_lock);
+}
+
+void
+image_watch(struct image *image)
+{
+	while (!atomic_load(&image->stop)) {
+		uint64_t until_ns = clock_now_ns() + LOOK_NS;
+
+		look_at_file(image);
+		pthread_mutex_lock(&image->watch_lock);
+		while (!atomic_load(&image->stop) && clock_now_ns() < until_ns)
+			wait_until(&image->watch_cond, &image->watch_lock, until_ns);
+		pthread_mutex_unlock(&image->watch_lock);
+	}
+}
+
+void
+image_tell(struct session *s)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_IMAGE_FILE};
+	struct image *image = s->image;
+
+	if (!s->is_known || (s->flags & IPC_SESSION_TELL_IMAGE) == 0 ||
+	    atomic_load(&image->changes) == s->image_told)
+		return;
+	pthread_mutex_lock(&image->watch_lock);
+	s->image_told = atomic_load(&image->changes);
+	msg.session_image_file.session = s->number;
+	msg.session_image_file.bytes = image->file.bytes;
+	msg.session_image_file.mtime_ns = image->file.mtime_ns;
+	msg.session_image_file.ctime_ns = image->file.ctime_ns;
+	pthread_mutex_unlock(&image->watch_lock);
+	pager_send(s->pager, &msg, NULL, 0);
 }
 
 bool

@@ -27,6 +27,7 @@
 #include "common/list.h"
 
 struct pager;
+struct session;
 
 enum image_kind {
 	IMAGE_IN_MEMORY, /* tmpfs and its like */
@@ -35,6 +36,12 @@ enum image_kind {
 };
 
 struct image_index;
+
+/* What tells that a file was modified in place. */
+struct image_file {
+	uint64_t bytes;
+	uint64_t mtime_ns, ctime_ns; /* since 1970 */
+};
 
 struct image {
 	struct list link; /* pager.images */
@@ -53,7 +60,13 @@ struct image {
 	pthread_mutex_t lock;		     /* indexed */
 	pthread_cond_t cond;
 	bool indexed;	   /* the holes are known, or cannot be */
-	_Atomic bool stop; /* the indexer is to end early */
+	_Atomic bool stop; /* the indexer is to end early; set under watch_lock */
+	/* Of its own: whoever waits for the holes holds the other. */
+	pthread_mutex_t watch_lock; /* the rest */
+	pthread_cond_t watch_cond;
+	struct pager *pager;	  /* for the indexer, until it is told to stop */
+	struct image_file file;	  /* as it was seen last */
+	_Atomic unsigned changes; /* how often that has become different; 0: never looked */
 };
 
 /* Finds or opens the image behind fd.  On success the image owns fd and the caller a
@@ -67,6 +80,13 @@ void image_release(struct image *image);
 /* Waits at most max_ns until the holes are known, and says whether they are.  Not for the
  * control or a fault thread. */
 bool image_wait_index(struct image *image, uint64_t max_ns);
+
+/* Looks at the file again and again, until the image is put, and wakes the control thread
+ * when it has changed.  For the indexer's thread: any look may wait for storage for ever. */
+void image_watch(struct image *image);
+
+/* The control thread: tells the supervisor how the file of its image is, if that is news. */
+void image_tell(struct session *s);
 
 /* False when the file is shorter than it was at the opening.  One cheap system call. */
 bool image_is_whole(const struct image *image);

@@ -149,6 +149,7 @@ image_index_main(void *arg)
 	publish(image, index);
 	if (atomic_load(&image->kind) == IMAGE_IN_MEMORY)
 		warm_data(image);
+	image_watch(image);
 	image_release(image);
 	return NULL;
 }

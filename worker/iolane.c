@@ -15,6 +15,7 @@
 #include "worker/pause.h"
 #include "worker/session.h"
 #include "worker/uffd.h"
+#include "worker/unreadable.h"
 
 #define RETRY_FIRST_NS (50 * NS_PER_MS)
 #define RETRY_LAST_NS  (5 * NS_PER_S)
@@ -91,8 +92,9 @@ raise_alarm(struct session *s, enum session_post what, int error)
 	session_post(s, what);
 }
 
+/* Nobody else has slot, of which page is a copy. */
 static enum served
-serve(struct session *s, const struct run *page, void *buf)
+serve(struct session *s, struct iolane_slot *slot, const struct run *page, void *buf)
 {
 	enum fill_result result;
 	struct fill fill;
@@ -104,11 +106,9 @@ serve(struct session *s, const struct run *page, void *buf)
 		return SERVED;
 	}
 	r = read_page(s, page, buf);
-	if (r < 0) {
-		session_count(s, COUNTER_IMAGE_ERRORS, 1);
-		raise_alarm(s, SESSION_POST_IMAGE_ALARM, -r);
-		return SERVE_LATER;
-	}
+	if (r < 0)
+		return unreadable_page(s, slot, page, -r) ? SERVE_LATER : SERVED;
+	slot->failed = 0;
 	result = fill_locked(s, page, buf, &fill);
 	switch (result) {
 	case FILL_DONE:
@@ -172,6 +172,16 @@ back_off(struct iolane_slot *slot)
 	slot->due_ns = clock_now_ns() + (wait_ns < RETRY_LAST_NS ? wait_ns : RETRY_LAST_NS);
 }
 
+static bool
+is_any_failing(const struct iolane *lane)
+{
+	for (unsigned i = 0; i < IOLANE_SLOTS; i++) {
+		if (lane->slots[i].page.nr != 0 && lane->slots[i].failed > 0)
+			return true;
+	}
+	return false;
+}
+
 static void
 finish_slot(struct session *s, struct iolane_slot *slot, enum served served)
 {
@@ -192,6 +202,9 @@ finish_slot(struct session *s, struct iolane_slot *slot, enum served served)
 		lane->overflow = false;
 		fault_wake_all(s);
 	}
+	if (served == SERVED && !lane->overflow && atomic_load(&s->unreadable.is_failing) &&
+	    !is_any_failing(lane))
+		unreadable_over(s);
 }
 
 static uint64_t
@@ -225,7 +238,7 @@ serve_until_stopped(struct session *s, void *buf)
 		slot->busy = true;
 		page = slot->page;
 		pthread_mutex_unlock(&lane->mutex);
-		served = serve(s, &page, buf);
+		served = serve(s, slot, &page, buf);
 		pthread_mutex_lock(&lane->mutex);
 		finish_slot(s, slot, served);
 	}

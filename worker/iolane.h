@@ -22,8 +22,10 @@ struct iolane_slot {
 	struct run page; /* one page; nr is 0 in a free slot */
 	uint64_t due_ns; /* not before: back-off after a failed read */
 	uint32_t tries;
-	bool busy;  /* a thread has it */
-	bool again; /* and it faulted meanwhile */
+	_Atomic uint32_t failed; /* reads of the image that failed, so far without poison */
+	bool is_poisoned;	 /* and is tried again so that it heals */
+	bool busy;		 /* a thread has it, which alone writes the three above */
+	bool again;		 /* and it faulted meanwhile */
 };
 
 struct iolane {

@@ -190,6 +190,8 @@ tell_session(struct session *s)
 	}
 	tell_overlays(s, rejoin->telling_seq);
 	tell_held(s, rejoin->telling_seq);
+	s->image_told = 0;
+	pager_wake(s->pager);
 	rejoin->told++;
 	session_vmm_go_on(s);
 }

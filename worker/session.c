@@ -218,6 +218,7 @@ add_session(struct session *s)
 	list_add(&s->pager->sessions, &s->link);
 	s->pager->nr_sessions++;
 	rejoin_forget(s->pager, s->number);
+	pager_wake(s->pager); /* what is known of its image is told */
 }
 
 /* fds: listener, image, page map. */
@@ -402,10 +403,9 @@ on_completed(struct session *s)
 }
 
 static void
-send_alarm(struct session *s, enum ipc_alarm kind, const char *what)
+send_alarm(struct session *s, enum ipc_alarm kind, int error, const char *what)
 {
 	struct ipc_msg msg = {.type = IPC_SESSION_ALARM};
-	int error = atomic_load(&s->alarm_error);
 
 	msg.session_alarm.session = s->number;
 	msg.session_alarm.kind = (uint32_t)kind;
@@ -423,10 +423,13 @@ attend_posts(struct session *s)
 	if (posted & SESSION_POST_GONE)
 		gone(s);
 	if (posted & SESSION_POST_IMAGE_ALARM)
-		send_alarm(s, IPC_ALARM_IMAGE_READ,
+		send_alarm(s, IPC_ALARM_IMAGE_READ, atomic_load(&s->unreadable.error),
 		    "the image cannot be read; the fault waits and is tried again");
 	if (posted & SESSION_POST_FILL_ALARM)
-		send_alarm(s, IPC_ALARM_FILL, "a page cannot be filled; the fault waits");
+		send_alarm(s, IPC_ALARM_FILL, atomic_load(&s->alarm_error),
+		    "a page cannot be filled; the fault waits");
+	unreadable_tell(s, posted);
+	image_tell(s);
 	if ((posted & SESSION_POST_COMPLETED) && s->completion.seq != 0)
 		on_completed(s);
 }

@@ -22,6 +22,7 @@
 #include "worker/copylock.h"
 #include "worker/iolane.h"
 #include "worker/region.h"
+#include "worker/unreadable.h"
 
 struct handshake;
 struct image;
@@ -45,6 +46,10 @@ enum session_post {
 	SESSION_POST_COMPLETED = 1U << 1, /* session.completion holds the result */
 	SESSION_POST_IMAGE_ALARM = 1U << 2,
 	SESSION_POST_FILL_ALARM = 1U << 3,
+	SESSION_POST_IMAGE_HEALED = 1U << 8, /* these four: see session.unreadable */
+	SESSION_POST_IMAGE_POISONED = 1U << 9,
+	SESSION_POST_IMAGE_HOLDING = 1U << 10,
+	SESSION_POST_IMAGE_HOPELESS = 1U << 11,
 };
 
 struct completion {
@@ -81,9 +86,11 @@ struct session {
 	struct cluster cluster;		/* the fault thread's */
 	uint64_t image_bytes;
 	uint32_t spin_us;
-	uint32_t flags;		  /* enum ipc_session_flag */
-	struct copylock copylock; /* threads */
-	struct iolane iolane;	  /* threads */
+	uint32_t flags;		      /* enum ipc_session_flag */
+	struct copylock copylock;     /* threads */
+	struct iolane iolane;	      /* threads */
+	struct unreadable unreadable; /* threads */
+	unsigned image_told;	      /* image_changes() that the supervisor was told of */
 	struct completion completion;
 	_Atomic unsigned threads; /* running */
 	_Atomic unsigned posted;  /* enum session_post bits */

@@ -7,9 +7,19 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "common/fault.h"
+
 /* Above mmap_min_addr on every configuration we know and below every mapping of a VMM. */
 #define UNMAPPED_ADDR UINT64_C(0x10000)
 #define UNMAPPED_LEN  UINT64_C(4096)
+
+/* Headers before Linux 6.6 have neither. */
+struct poison {
+	struct uffdio_range range;
+	uint64_t mode;
+	int64_t updated;
+};
+#define POISON _IOWR(UFFDIO, 0x08, struct poison)
 
 static enum uffd_result
 classify(int error)
@@ -69,6 +79,10 @@ uffd_fill(int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fil
 	int error;
 
 	ret->done_bytes = 0;
+	if (fault(FAULT_FILL_MEMORY)) {
+		ret->error = ENOMEM;
+		return UFFD_NO_MEMORY;
+	}
 	do {
 		uint64_t at = ret->done_bytes;
 
@@ -84,6 +98,16 @@ uffd_fill(int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fil
 	if (error == 0 || ret->done_bytes >= bytes)
 		return UFFD_DONE;
 	return classify(error);
+}
+
+enum uffd_result
+uffd_poison(int fd, uint64_t start, uint64_t bytes, struct uffd_fill *ret)
+{
+	struct poison op = {.range = {.start = start, .len = bytes}};
+	int error = ioctl(fd, POISON, &op) < 0 ? errno : 0;
+
+	*ret = (struct uffd_fill){.done_bytes = error == 0 ? bytes : 0, .error = error};
+	return error == 0 ? UFFD_DONE : classify(error);
 }
 
 void

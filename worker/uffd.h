@@ -30,6 +30,10 @@ struct uffd_fill {
 enum uffd_result uffd_fill(
     int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fill *ret);
 
+/* Makes the range poison: who touches it gets SIGBUS, and who waits there does.  A later fill
+ * heals it.  UFFD_FAILED with EINVAL where the kernel (before Linux 6.6) cannot. */
+enum uffd_result uffd_poison(int fd, uint64_t start, uint64_t bytes, struct uffd_fill *ret);
+
 /* Makes every thread that waits in the range fault again.  Works while removals are pending. */
 void uffd_wake(int fd, uint64_t start, uint64_t bytes);
 

@@ -200,6 +200,11 @@ print_session(const json_t *s)
 		print_row("unserved", text_nanos(buf, ctl_u64(s, "unserved_ms") * NS_PER_MS));
 	if (ctl_u64(s, "alarms"))
 		print_row("alarms", text_count(buf, ctl_u64(s, "alarms")));
+	if (strcmp(ctl_text(s, "on_image_error"), "hold") != 0)
+		print_row("image error", ctl_text(s, "on_image_error"));
+	if (strcmp(ctl_text(s, "image_alarm"), ctl_text(s, "reason")) != 0)
+		print_row("image alarm", ctl_text(s, "image_alarm"));
+	print_row("image file", ctl_text(s, "image_changed"));
 }
 
 static void
@@ -350,6 +355,7 @@ add_members(json_t *body, const struct ctl *ctl)
 		VALUE_TIME) &&
 	    add_member(body, "cluster_min_bytes", "--cluster-min", f->cluster_min, VALUE_BYTES) &&
 	    add_member(body, "cluster_max_bytes", "--cluster-max", f->cluster_max, VALUE_BYTES) &&
+	    add_member(body, "on_image_error", "--on-image-error", f->on_image_error, VALUE_TEXT) &&
 	    add_overlays(body, ctl);
 }
 

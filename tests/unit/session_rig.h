@@ -190,7 +190,7 @@ rig_worker_die(struct rig_worker *worker, struct rig_worker *next)
 static void
 rig_start(void)
 {
-	static char *roots[1];
+	static char *roots[1], hold[] = "hold";
 	struct options *options = &rig.sup.options;
 	char path[128];
 
@@ -215,6 +215,7 @@ rig_start(void)
 	options->cluster_min_bytes = 4096;
 	options->cluster_max_bytes = 65536;
 	options->fault_spin_us = 7;
+	options->on_image_error = hold;
 	rig.peer = (struct peer){.uid = geteuid(), .gid = getegid()};
 	sessions_init(&rig.sup.sessions, &rig.sup);
 	ev_timer_init(&rig.watchdog, rig_on_watchdog, 60.0, 0.0);

@@ -55,7 +55,7 @@ test_open(void)
 	is_int(open->session, session->number, "SESSION_OPEN: number");
 	is_str(open->name, "a/b c", "SESSION_OPEN: name");
 	is_int(open->image_bytes, RIG_IMAGE_BYTES, "SESSION_OPEN: size");
-	is_int(open->flags, IPC_SESSION_MEMFD, "SESSION_OPEN: flags");
+	is_int(open->flags, IPC_SESSION_MEMFD | IPC_SESSION_TELL_IMAGE, "SESSION_OPEN: flags");
 	is_int(open->cluster_min_bytes, 131072, "SESSION_OPEN: smallest cluster");
 	is_int(open->cluster_max_bytes, 131072, "SESSION_OPEN: a default gives way");
 	is_int(open->spin_us, 7, "SESSION_OPEN: spin");
