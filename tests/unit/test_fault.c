@@ -177,7 +177,8 @@ test_unreadable(bool cold)
 	for (uint64_t i = 0; i < 8; i++)
 		guest_touch(&guests[i], guest_page(40 + i));
 	rig_posted(&rig, SESSION_POST_IMAGE_ALARM);
-	is_int(atomic_load(&rig.session.unreadable.error), EIO, "an image that cannot be read: alarm");
+	is_int(
+	    atomic_load(&rig.session.unreadable.error), EIO, "an image that cannot be read: alarm");
 	for (uint64_t p = 0; p < 8; p++)
 		right += touch_is(p, rig_byte(p));
 	is_int(right, 8, "pages that can be read are served meanwhile");
