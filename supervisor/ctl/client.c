@@ -28,7 +28,7 @@ struct client {
 	size_t out_bytes, out_sent;
 	http_parser parser;
 	char *body; /* owned, with a NUL behind it */
-	size_t body_bytes, body_room;
+	size_t body_bytes, body_room, max_body_bytes;
 	bool wants_lines;
 	bool done;
 	int result; /* status or negative errno, once done */
@@ -41,7 +41,7 @@ on_body(http_parser *parser, const char *at, size_t bytes)
 	size_t room = client->body_room ? client->body_room : 4096;
 	char *body;
 
-	if (bytes > MAX_BODY_BYTES - client->body_bytes)
+	if (bytes > client->max_body_bytes - client->body_bytes)
 		return -1;
 	while (room < client->body_bytes + bytes + 1)
 		room *= 2;
@@ -117,7 +117,8 @@ client_start(const char *socket_path, const char *method, const char *target, co
 		return r;
 	client = xcalloc(1, sizeof(*client));
 	client->fd = fd;
-	client->out = xasprintf("%s %s HTTP/1.1\r\nHost: pagerd\r\nConnection: close\r\n"
+	client->max_body_bytes = MAX_BODY_BYTES;
+	client->out = xasprintf("%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 				"%sContent-Length: %zu\r\n\r\n%s",
 	    method, target, body ? "Content-Type: application/json\r\n" : "",
 	    body ? strlen(body) : 0, body ? body : "");
@@ -144,6 +145,20 @@ client_freep(struct client **client)
 {
 	client_free(*client);
 	*client = NULL;
+}
+
+void
+client_limit_body(struct client *client, size_t max_bytes)
+{
+	client->max_body_bytes = max_bytes;
+}
+
+int
+client_peer(const struct client *client, struct ucred *ret)
+{
+	socklen_t bytes = sizeof(*ret);
+
+	return getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, ret, &bytes) < 0 ? -errno : 0;
 }
 
 static void

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The client's end of admin.sock: one request on one connection, driven by poll(), so
- * that several can be under way at once. */
+/* The client's end of an HTTP server on a Unix socket, pagerd's or a VMM's: one request on
+ * one connection, driven by poll(), so that several can be under way at once. */
 #ifndef SUPERVISOR_CTL_CLIENT_H
 #define SUPERVISOR_CTL_CLIENT_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 struct client;
 
@@ -18,6 +19,11 @@ int client_start(const char *socket_path, const char *method, const char *target
 void client_free(struct client *client);
 void client_freep(struct client **client);
 #define scoped_client __attribute__((cleanup(client_freep)))
+
+/* The most that an answer's body may have; 256 MiB at first.  More is no HTTP to us. */
+void client_limit_body(struct client *client, size_t max_bytes);
+/* Whose socket it is: the process that listens there.  0 or a negative errno. */
+int client_peer(const struct client *client, struct ucred *ret);
 
 /* Moves n requests on (NULL ones are skipped) until one is done or the time is over.
  * 0; -ETIMEDOUT; -EINTR on a signal. */

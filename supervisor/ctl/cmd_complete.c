@@ -2,7 +2,6 @@
 /* complete: one request, whose answer says line by line how far it is. */
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,20 +10,12 @@
 #include "common/scope.h"
 #include "common/xalloc.h"
 #include "supervisor/ctl/ctl.h"
+#include "supervisor/ctl/interrupt.h"
 #include "supervisor/ctl/progress.h"
 #include "supervisor/ctl/text.h"
 
-#define LINE_TICK_MS  UINT64_C(2000) /* without a terminal: a line so often */
-#define LOOK_MS	      UINT64_C(1000)
-#define SIGNAL_STATUS 128
-
-static volatile sig_atomic_t caught;
-
-static void
-on_signal(int number)
-{
-	caught = number;
-}
+#define LINE_TICK_MS UINT64_C(2000) /* without a terminal: a line so often */
+#define LOOK_MS	     UINT64_C(1000)
 
 struct progress {
 	const struct ctl *ctl;
@@ -93,21 +84,11 @@ watch(struct progress *p, struct client *client)
 	while (!client_is_done(client)) {
 		client_run(&client, 1, LOOK_MS);
 		read_lines(p, client);
-		if (caught)
+		if (interrupt_caught())
 			return -EINTR;
 	}
 	read_lines(p, client);
 	return 0;
-}
-
-static void
-catch_signals(void)
-{
-	struct sigaction action = {.sa_handler = on_signal};
-
-	sigemptyset(&action.sa_mask);
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
 }
 
 /* The answer: of a request that was refused the body, else the last line. */
@@ -164,7 +145,7 @@ interrupted(struct progress *p)
 		    "interrupted: %s goes on being served, or completes for who began it", p->id);
 	else
 		ctl_complain("interrupted: %s goes on being served", p->id);
-	return (enum exitcode)(SIGNAL_STATUS + caught);
+	return interrupt_exitcode();
 }
 
 static char *
@@ -196,7 +177,7 @@ ctl_complete(const struct ctl *ctl)
 		return code;
 	client_want_lines(client);
 	p.started_ns = p.said_ns = clock_now_ns();
-	catch_signals();
+	interrupt_catch();
 	if (watch(&p, client) < 0)
 		return interrupted(&p);
 	wipe(&p);

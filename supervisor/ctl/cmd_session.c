@@ -336,16 +336,16 @@ add_overlays(json_t *body, const struct ctl *ctl)
 	return true;
 }
 
-static bool
-add_members(json_t *body, const struct ctl *ctl)
+bool
+ctl_create_members(const struct ctl *ctl, const char *image, json_t *body)
 {
 	const struct ctl_flags *f = &ctl->flags;
 	/* pagerd knows nothing of our working directory. */
-	scoped_free char *path = realpath(ctl->args[0], NULL);
+	scoped_free char *path = realpath(image, NULL);
 
 	if (f->memfd)
 		json_object_set_new(body, "memfd", json_true());
-	return add_member(body, "image", "IMAGE", path ? path : ctl->args[0], VALUE_TEXT) &&
+	return add_member(body, "image", "the image", path ? path : image, VALUE_TEXT) &&
 	    add_member(body, "id", "--id", f->id, VALUE_TEXT) &&
 	    add_member(body, "instance", "--instance", f->instance, VALUE_TEXT) &&
 	    add_member(body, "cache_key", "--cache-key", f->cache_key, VALUE_TEXT) &&
@@ -366,7 +366,7 @@ ctl_create(const struct ctl *ctl)
 	scoped_free char *text = NULL;
 	enum exitcode code;
 
-	if (!add_members(body, ctl)) {
+	if (!ctl_create_members(ctl, ctl->args[0], body)) {
 		json_decref(body);
 		return EXITCODE_USAGE;
 	}

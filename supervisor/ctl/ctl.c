@@ -56,8 +56,8 @@ ctl_start(const struct ctl *ctl, const char *method, const char *target, const c
 	return ctl_complain_unreachable(ctl, r);
 }
 
-static enum exitcode
-exitcode_of(int status)
+enum exitcode
+ctl_exitcode(int status)
 {
 	switch (status) {
 	case 404:
@@ -75,7 +75,7 @@ exitcode_of(int status)
 enum exitcode
 ctl_conclude(const struct ctl *ctl, int status, json_t *json, json_t **ret)
 {
-	enum exitcode code = exitcode_of(status);
+	enum exitcode code = ctl_exitcode(status);
 
 	if (code == EXITCODE_OK) {
 		*ret = json;

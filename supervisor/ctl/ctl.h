@@ -60,6 +60,8 @@ void ctl_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Begins a request; complains when pagerd cannot be reached. */
 enum exitcode ctl_start(const struct ctl *ctl, const char *method, const char *target,
     const char *body, struct client **ret);
+/* What an answer's status means for ours. */
+enum exitcode ctl_exitcode(int status);
 /* What came of one that is done: the answer's JSON, which the caller owns, or a complaint. */
 enum exitcode ctl_finish(const struct ctl *ctl, const struct client *client, json_t **ret);
 /* The same of a status and a JSON that is taken. */
@@ -78,6 +80,9 @@ enum exitcode ctl_post_version(
 /* What came of a hand-over, and its exit code. */
 enum exitcode ctl_print_moved(const struct ctl *ctl, const json_t *json);
 
+/* Adds the members of POST /sessions that the flags and the image's path say.  false after a
+ * complaint. */
+bool ctl_create_members(const struct ctl *ctl, const char *image, json_t *body);
 /* "/sessions/" and the id percent-encoded and what follows; the caller frees. */
 char *ctl_session_target(const char *id, const char *rest);
 /* A duration of the command line, or -EINVAL and a complaint.  *ret stays when text is NULL. */
