@@ -131,16 +131,32 @@ fc_load_body(
 	return body;
 }
 
+/* realpath() of a file that may still have to be made. */
+static char *
+resolve(const char *path)
+{
+	char *real = realpath(path, NULL);
+	const char *name = strrchr(path, '/');
+	scoped_free char *parent = NULL, *directory = NULL;
+
+	if (real)
+		return real;
+	parent = !name ? xstrdup(".") : xasprintf("%.*s/", (int)(name - path), path);
+	directory = realpath(parent, NULL);
+	/* One that only Firecracker can see. */
+	if (!directory)
+		return xstrdup(path);
+	return xasprintf(
+	    "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, name ? name + 1 : path);
+}
+
 char *
 fc_path(const char *path, const char *jail)
 {
 	scoped_free char *root = jail ? realpath(jail, NULL) : NULL;
-	char *real = realpath(path, NULL);
+	char *real = resolve(path);
 	size_t bytes = root ? strlen(root) : 0;
 
-	/* One that only Firecracker can see. */
-	if (!real)
-		return xstrdup(path);
 	if (bytes > 1 && strncmp(real, root, bytes) == 0 && real[bytes] == '/')
 		memmove(real, real + bytes, strlen(real + bytes) + 1);
 	return real;

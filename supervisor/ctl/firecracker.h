@@ -42,7 +42,7 @@ json_t *fc_load_body(
     const char *snapshot, const char *backend, const char *backend_path, const json_t *extra);
 
 /* What Firecracker calls a path of ours: without the directory that is its root; NULL for none.
- * Owned.  A path that is not below it stays as it is. */
+ * Absolute and owned.  One that is not below it stays as it is; the file need not be there. */
 char *fc_path(const char *path, const char *jail);
 
 #endif

@@ -29,10 +29,20 @@ interrupt_caught(void)
 	return caught;
 }
 
-void
+int
 interrupt_forget(void)
 {
+	int number = caught;
+
 	caught = 0;
+	return number;
+}
+
+void
+interrupt_again(int number)
+{
+	if (!caught)
+		caught = number;
 }
 
 enum exitcode

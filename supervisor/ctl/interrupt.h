@@ -9,8 +9,10 @@
 void interrupt_catch(void);
 /* The signal that came, 0 without one. */
 int interrupt_caught(void);
-/* Back to none: for putting things in order, which another signal may then cut short. */
-void interrupt_forget(void);
+/* Back to none, for putting things in order, which another signal may then cut short.  Returns
+ * what was caught; interrupt_again() notes it once more, unless there is another by then. */
+int interrupt_forget(void);
+void interrupt_again(int number);
 /* How a command ends that a signal has ended: 128 + n. */
 enum exitcode interrupt_exitcode(void);
 

@@ -35,6 +35,7 @@ import threading
 
 STOP, DONE = 0, 1
 PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None, use_errno=True)
 PAGE = 4096
 LOAD_MEMBERS = {"snapshot_path", "mem_backend", "mem_file_path", "resume_vm",
                 "enable_diff_snapshots"}
@@ -54,7 +55,7 @@ class Fault(Exception):
 
 def die_with_parent():
     """A VM is a part of the process of its Firecracker."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Guest:
@@ -105,14 +106,25 @@ class Guest:
         self.errors.seek(0)
         return self.errors.read()
 
-    def memory(self, size):
-        """The addresses of guest memory: the one mapping of its size."""
-        with open("/proc/%d/maps" % self.process.pid, encoding="ascii") as f:
+    def memory(self):
+        """Where guest memory begins: the first mapping that a userfaultfd watches."""
+        with open("/proc/%d/smaps" % self.process.pid, encoding="ascii") as f:
             for line in f:
-                start, end = (int(x, 16) for x in line.split()[0].split("-"))
-                if end - start == size:
+                if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                    start = int(line.split("-")[0], 16)
+                elif line.startswith("VmFlags:") and " um" in line:
                     return start
         raise Fault("Cannot find guest memory")
+
+
+    def read(self, address):
+        """A page of it.  Absent ones are filled, which /proc/PID/mem would not wait for."""
+        page = ctypes.create_string_buffer(PAGE)
+        ours = (ctypes.c_size_t * 2)(ctypes.addressof(page), PAGE)
+        theirs = (ctypes.c_size_t * 2)(address, PAGE)
+        if LIBC.process_vm_readv(self.process.pid, ours, 1, theirs, 1, 0) != PAGE:
+            raise Fault("Cannot read guest memory: %s" % os.strerror(ctypes.get_errno()))
+        return page.raw
 
 
 class Firecracker:
@@ -200,10 +212,9 @@ class Firecracker:
         with open(body["snapshot_path"], "wb") as f:
             f.write(b"state")
         size = self.guest_bytes()
-        base = self.guest.memory(size)
+        base = self.guest.memory()
         diff = body.get("snapshot_type", "Full") == "Diff"
-        with open("/proc/%d/mem" % self.guest.process.pid, "rb", buffering=0) as memory, \
-                open("/proc/%d/pagemap" % self.guest.process.pid, "rb", buffering=0) as pages:
+        with open("/proc/%d/pagemap" % self.guest.process.pid, "rb", buffering=0) as pages:
             out = os.open(body["mem_file_path"], os.O_RDWR | os.O_CREAT, 0o644)
             # A file of the same size is what a Diff is merged into.
             if os.fstat(out).st_size != size:
@@ -212,8 +223,7 @@ class Firecracker:
             for offset in range(0, size, PAGE):
                 if diff and not self.is_resident(pages, base + offset):
                     continue
-                memory.seek(base + offset)
-                os.pwrite(out, memory.read(PAGE), offset)
+                os.pwrite(out, self.guest.read(base + offset), offset)
             os.close(out)
 
     @staticmethod

@@ -44,8 +44,12 @@ class Fake(vmm.Vmm):
 
     def requests(self):
         """What it was asked, without the bodies."""
+        mark = self.log.mark()
+        with pagerd.dial(self.socket) as api:
+            api.sendall(b"GET /version HTTP/1.1\r\n\r\n")
+            self.wait("^GET /version", mark)
         return [" ".join(line.split()[:2]) for line in self.log.text().splitlines()
-                if line.startswith(("GET ", "PUT ", "PATCH "))]
+                if line.startswith(("GET ", "PUT ", "PATCH ")) and "/version" not in line]
 
     def restore(self):
         """The arguments of pagerctl restore."""
@@ -67,3 +71,22 @@ class Fake(vmm.Vmm):
         """The JSON of the last such request."""
         lines = [line for line in self.log.text().splitlines() if line.startswith(request + " ")]
         return json.loads(lines[-1][len(request) + 1:])
+
+
+class Real:
+    """A Firecracker program, as yet without a VM."""
+
+    def __init__(self, pager, program):
+        self.socket = os.path.join(pager.dir, "real.sock")
+        self.process = subprocess.Popen([program, "--api-sock", self.socket],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT)
+        self.log = pagerd.Log(self.process.stdout)
+        pager.until(lambda: os.path.exists(self.socket), "it never listened")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.process.kill()
+        self.process.wait()
