@@ -72,6 +72,18 @@ api_read_body(
 	return json;
 }
 
+struct session *
+api_find_session(struct api_call *call)
+{
+	struct session *session = session_find(&call->sup->sessions, call->id);
+
+	if (!session)
+		api_error(call->req, 404, "not-found",
+		    "there is no session %s; the list of sessions has those that there are",
+		    call->id);
+	return session;
+}
+
 void
 api_bury(struct api *api, struct list *link)
 {

@@ -14,7 +14,8 @@
 #define MEMBER(name, kind, required, member, min, max) \
 	{ name, JSON_KIND_##kind, required, offsetof(struct api_create, member), min, max }
 static const struct json_member members[] = {
-	MEMBER("image", TEXT, true, session.image_path, 1, 4095),
+	MEMBER("image", TEXT, false, session.image_path, 1, 4095),
+	MEMBER("template", TEXT, false, session.template, 1, TEMPLATE_NAME_BYTES - 1),
 	MEMBER("id", TEXT, false, session.id, 1, SESSION_ID_BYTES - 1),
 	MEMBER("instance", TEXT, false, session.instance, 1, SESSION_ID_BYTES - 1),
 	MEMBER("cache_key", TEXT, false, session.cache_key, 1, SESSION_ID_BYTES - 1),
@@ -50,6 +51,21 @@ read_overlays(struct api_create *create, char *why, size_t why_bytes)
 	return r;
 }
 
+/* What the image is and what it is like is said by one of the two. */
+static int
+check_source(const struct session_request *req, char *why, size_t why_bytes)
+{
+	if (!req->template && !req->image_path)
+		snprintf(why, why_bytes, "the member \"image\" is missing, or \"template\"");
+	else if (req->template && req->image_path)
+		snprintf(why, why_bytes, "\"image\" and \"template\" exclude each other");
+	else if (req->template && req->cache_key)
+		snprintf(why, why_bytes, "\"cache_key\" is the template's; leave it out");
+	else
+		return 0;
+	return -EINVAL;
+}
+
 int
 api_create_read(const json_t *json, struct api_create *ret, char *why, size_t why_bytes)
 {
@@ -59,6 +75,8 @@ api_create_read(const json_t *json, struct api_create *ret, char *why, size_t wh
 	ret->vmm_uid = ret->vmm_gid = UINT64_MAX;
 	r = json_read_members(
 	    json, members, sizeof(members) / sizeof(members[0]), ret, why, why_bytes);
+	if (r == 0)
+		r = check_source(&ret->session, why, why_bytes);
 	if (r == 0)
 		r = check_cluster(
 		    "cluster_min_bytes", ret->session.cluster_min_bytes, why, why_bytes);

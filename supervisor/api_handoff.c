@@ -76,18 +76,6 @@ read_timeout(struct api_call *call, uint64_t *ret_ms)
 	return false;
 }
 
-static struct session *
-find(struct api_call *call)
-{
-	struct session *session = session_find(&call->sup->sessions, call->id);
-
-	if (session == NULL)
-		api_error(call->req, 404, "not-found",
-		    "there is no session %s; the list of sessions has those that there are",
-		    call->id);
-	return session;
-}
-
 /* --- Moving ---------------------------------------------------------------------- */
 
 static void
@@ -220,7 +208,7 @@ api_session_handoff(struct api_call *call)
 {
 	char version[VERSION_BYTES], why[API_WHY_BYTES] = "";
 	uint64_t timeout_ms = DEFAULT_MS;
-	struct session *session = find(call);
+	struct session *session = api_find_session(call);
 	struct api_handoff *handoff;
 	int r;
 
@@ -297,7 +285,7 @@ api_session_retry(struct api_call *call)
 {
 	char version[VERSION_BYTES], why[API_WHY_BYTES];
 	uint64_t timeout_ms = DEFAULT_MS;
-	struct session *session = find(call);
+	struct session *session = api_find_session(call);
 
 	if (session == NULL || !read_timeout(call, &timeout_ms) ||
 	    !read_body(call, false, version, NULL))

@@ -130,6 +130,16 @@ struct handoff_result;
 /* How many sessions were moved, and why others were not. */
 void api_handoff_put(json_t *json, const struct handoff_result *result);
 
+/* The status of an error of template.h, and its word. */
+int api_template_error(int error, const char **ret_code);
+
+/* The session of the path, or NULL and a 404. */
+struct session *api_find_session(struct api_call *call);
+
+/* POST /sessions while the backend is the file: what the client is to map. */
+int api_backend_file(
+    struct api_call *call, const struct session_request *req, char *why, size_t why_bytes);
+
 /* Counters by name. */
 json_t *api_counters_json(const uint64_t counters[COUNTER_COUNT]);
 /* The session object. */

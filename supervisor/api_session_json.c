@@ -110,6 +110,8 @@ session_json(const struct session *session, const struct pagemap_counts *counts)
 						     : session_outcome_name(session->outcome));
 	put_text_or_null(json, "reason", session->reason);
 	put_text_or_null(json, "version", session->version);
+	json_put_text(json, "backend", "uffd");
+	put_text_or_null(json, "template", session->template);
 	json_put_text(json, "socket_path", session->socket_path);
 	json_put_text(json, "image", session->image_path);
 	json_put_u64(json, "image_bytes", session->image.bytes);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <string.h>
 
 #include "supervisor/api_wait.h"
 #include "supervisor/supervisor.h"
@@ -10,19 +11,6 @@
 #define CLOSE_WAIT_MS  UINT64_C(60000)
 /* Counted for one list: 1 TiB of guests, which takes some 25 ms. */
 #define LIST_PAGES (UINT64_C(1) << 28)
-
-/* The session of the path, or NULL and a 404. */
-static struct session *
-find(struct api_call *call)
-{
-	struct session *session = session_find(&call->sup->sessions, call->id);
-
-	if (!session)
-		api_error(call->req, 404, "not-found",
-		    "there is no session %s; the list of sessions has those that there are",
-		    call->id);
-	return session;
-}
 
 /* Routes that take no member refuse the ones that are there. */
 static bool
@@ -42,6 +30,10 @@ refuse_create(struct api_call *call, int error, const char *why)
 		const char *code;
 	} map[] = {
 	    {EEXIST, 409, "exists"},
+	    {EOPNOTSUPP, 409, "state"},
+	    {EBADMSG, 409, "damaged"},
+	    {ESTALE, 409, "changed"},
+	    {ENODEV, 503, "resources"},
 	    {EINVAL, 400, "bad-request"},
 	    {EISDIR, 400, "bad-request"},
 	    {ENAMETOOLONG, 400, "bad-request"},
@@ -182,7 +174,7 @@ void
 api_session_show(struct api_call *call)
 {
 	char word[16], why[API_WHY_BYTES];
-	struct session *session = find(call);
+	struct session *session = api_find_session(call);
 	int waits, target = api_wait_target_end();
 	bool watch = false;
 
@@ -205,7 +197,7 @@ api_session_show(struct api_call *call)
 void
 api_session_close(struct api_call *call)
 {
-	struct session *session = find(call);
+	struct session *session = api_find_session(call);
 
 	if (!session || !has_empty_body(call))
 		return;
@@ -243,7 +235,7 @@ complete(struct api_call *call, struct session *session, const struct complete_q
 	else if (r == -EBUSY)
 		api_error(call->req, 409, "busy",
 		    "a completion of session %s runs already; join it by ?join=1", session->id);
-	else
+	else if (r == -EINVAL)
 		api_error(call->req, 409, "state", "session %s cannot complete: %s", session->id,
 		    why[0] ? why : session_state_word(session->state));
 }
@@ -252,8 +244,11 @@ void
 api_session_complete(struct api_call *call)
 {
 	struct complete_query query = {0};
+	else /* its worker cannot be told: another one takes it over, or its link recovers */
+		api_error(call->req, 503, "worker", "session %s cannot complete now: %s",
+		    session->id, why);
 	char why[API_WHY_BYTES];
-	struct session *session = find(call);
+	struct session *session = api_find_session(call);
 
 	if (!session || !has_empty_body(call))
 		return;

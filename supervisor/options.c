@@ -261,6 +261,11 @@ options_check(const struct options *options, char *why, size_t bytes)
 		snprintf(why, bytes, "--worker-dir: a directory is needed");
 	else if (options->worker_user[0] == '\0')
 		snprintf(why, bytes, "--worker-user: a user is needed");
+	else if (options->state_dir[0] == '\0')
+		snprintf(why, bytes, "--state-dir: a directory is needed");
+	else if (strcmp(options->backend, "uffd") != 0 && strcmp(options->backend, "file") != 0)
+		snprintf(
+		    why, bytes, "--backend: \"%s\" is neither uffd nor file", options->backend);
 	else if (options->image_root.nr == 0)
 		snprintf(why, bytes, "--image-root: at least one directory is needed");
 	else if (options->current[0] != '\0' && !version_is_valid(options->current))
@@ -325,6 +330,8 @@ parse(struct options *options, enum options_action *action, char *const argv[], 
 	r = make_absolute(&options->run_dir);
 	if (r == 0)
 		r = make_absolute(&options->worker_dir);
+	if (r == 0)
+		r = make_absolute(&options->state_dir);
 	if (r < 0)
 		snprintf(why, bytes, "cannot tell the current directory: %s", strerror(-r));
 	return r;

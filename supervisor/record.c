@@ -16,6 +16,7 @@
 #include "common/xalloc.h"
 #include "supervisor/json.h"
 #include "supervisor/session_impl.h"
+#include "supervisor/statefile.h"
 #include "supervisor/supervisor.h"
 
 #define LAYOUT		 1U
@@ -32,70 +33,6 @@ struct records {
 
 /* --- Files ----------------------------------------------------------------------- */
 
-static int
-write_all(int fd, const char *text, size_t bytes)
-{
-	while (bytes > 0) {
-		ssize_t n = write(fd, text, bytes);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		text += n;
-		bytes -= (size_t)n;
-	}
-	return 0;
-}
-
-/* A reader finds the old file or the new one.  No fsync: the directory does not outlive
- * the kernel, and what is written is there for the next process. */
-static int
-replace(const struct records *records, const char *name, const char *text)
-{
-	int r;
-
-	scoped_fd int fd = openat(
-	    records->dir, "new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	r = write_all(fd, text, strlen(text));
-	if (r == 0 && renameat(records->dir, "new", records->dir, name) < 0)
-		r = -errno;
-	if (r < 0)
-		unlinkat(records->dir, "new", 0);
-	return r;
-}
-
-/* The caller frees *ret. */
-static int
-read_file(const struct records *records, const char *name, char **ret, size_t *ret_bytes)
-{
-	scoped_fd int fd =
-	    openat(records->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	scoped_free char *text = xcalloc(1, MAX_RECORD_BYTES + 1);
-	struct stat st;
-	size_t used = 0;
-	ssize_t n;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
-		return -EPERM;
-	while (
-	    used < MAX_RECORD_BYTES && (n = read(fd, text + used, MAX_RECORD_BYTES - used)) != 0) {
-		if (n < 0)
-			return -errno;
-		used += (size_t)n;
-	}
-	if (used == MAX_RECORD_BYTES)
-		return -EFBIG;
-	*ret = text;
-	*ret_bytes = used;
-	text = NULL;
-	return 0;
-}
-
 static void
 read_boot(struct records *records)
 {
@@ -110,20 +47,8 @@ int
 record_open(struct supervisor *sup)
 {
 	scoped_fd int dir = -1;
-	struct stat st;
-	int r = 0;
+	int r = statefile_open_dir(sup->run_dir, "state", &dir);
 
-	if (mkdirat(sup->run_dir, "state", 0700) < 0 && errno != EEXIST)
-		r = -errno;
-	if (r == 0)
-		dir =
-		    openat(sup->run_dir, "state", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (r == 0 && (dir < 0 || fstat(dir, &st) < 0))
-		r = -errno;
-	else if (r == 0 && st.st_uid != geteuid())
-		r = -EPERM;
-	else if (r == 0 && (st.st_mode & 07777) != 0700 && fchmod(dir, 0700) < 0)
-		r = -errno;
 	if (r < 0) {
 		log_err("records: %s/state: %s", sup->options.run_dir, strerror(-r));
 		return r;
@@ -193,6 +118,10 @@ to_json(const struct session *session)
 	if (session->instance[0] != '\0')
 		json_put_text(json, "instance", session->instance);
 	json_put_text(json, "cache_key", session->cache_key);
+	if (session->template[0] != '\0')
+		json_put_text(json, "template", session->template);
+	if (session->is_unrecorded)
+		json_put_flag(json, "unrecorded", true);
 	if (session->wanted[0] != '\0')
 		json_put_text(json, "wanted", session->wanted);
 	put_image(json, session);
@@ -225,7 +154,7 @@ record_save(const struct session *session)
 	json_decref(json);
 	record_name(session->number, name);
 	if (text != NULL)
-		r = replace(records, name, text);
+		r = statefile_replace(records->dir, name, text);
 	if (r < 0)
 		session_log(session, LOG_LEVEL_ERR,
 		    "its record cannot be written: %s; a restart of pagerd would not find it",
@@ -250,11 +179,12 @@ record_remove(const struct session *session)
 
 struct parsed {
 	const char *boot, *id, *instance, *cache_key, *wanted, *image, *file, *socket, *version;
-	const char *reason, *overlays_file;
+	const char *reason, *overlays_file, *template;
 	const json_t *overlays;
 	uint64_t layout, number, bytes, mtime_ns, ctime_ns, uid, gid, flags;
 	uint64_t cluster_min, cluster_max, timeout_ms, adoptions, created_ns, serving_ns, vmm_pid;
 	uint64_t outcome;
+	bool is_unrecorded;
 };
 
 #define TEXT(name, member, required, min, max)                                            \
@@ -264,6 +194,11 @@ struct parsed {
 #define U64(name, member, required, min, max)                                            \
 	{                                                                                \
 		name, JSON_KIND_U64, required, offsetof(struct parsed, member), min, max \
+	}
+
+#define FLAG(name, member)                                                         \
+	{                                                                          \
+		name, JSON_KIND_FLAG, false, offsetof(struct parsed, member), 0, 0 \
 	}
 
 #define LIST(name, member, required, min, max)                                            \
@@ -278,6 +213,8 @@ static const struct json_member members[] = {
     TEXT("id", id, true, 1, SESSION_ID_BYTES - 1),
     TEXT("instance", instance, false, 1, SESSION_ID_BYTES - 1),
     TEXT("cache_key", cache_key, true, 1, SESSION_ID_BYTES - 1),
+    TEXT("template", template, false, 1, TEMPLATE_NAME_BYTES - 1),
+    FLAG("unrecorded", is_unrecorded),
     TEXT("wanted", wanted, false, 1, VERSION_BYTES - 1),
     TEXT("image", image, true, 1, MAX_PATH_BYTES),
     U64("image_bytes", bytes, true, 1, PAGEMAP_MAX_PAGES *PAGE_BYTES),
@@ -333,6 +270,8 @@ fill(struct session *session, const struct parsed *p)
 	COPY(session->id, p->id);
 	COPY(session->instance, p->instance);
 	COPY(session->cache_key, p->cache_key);
+	COPY(session->template, p->template);
+	session->is_unrecorded = p->is_unrecorded;
 	COPY(session->wanted, p->wanted);
 	COPY(session->socket_path, p->socket);
 	session->image_path = xstrdup(p->image);
@@ -416,7 +355,7 @@ load(struct supervisor *sup, const char *name, uint64_t number, char *why, size_
 	scoped_free char *text = NULL;
 	json_t *json = NULL;
 	size_t bytes = 0;
-	int r = read_file(sup->records, name, &text, &bytes);
+	int r = statefile_read(sup->records->dir, name, MAX_RECORD_BYTES, &text, &bytes);
 
 	if (r < 0) {
 		snprintf(why, why_bytes, "%s", strerror(-r));
@@ -474,8 +413,8 @@ load_one(struct supervisor *sup, const char *name, size_t *nr, size_t *nr_damage
 	int r;
 
 	if (number == 0) {
-		if (name[0] != '.' && strcmp(name, "current") != 0 && strcmp(name, "new") != 0 &&
-		    strstr(name, DAMAGED) == NULL)
+		if (name[0] != '.' && strcmp(name, "current") != 0 &&
+		    strcmp(name, STATEFILE_NEW) != 0 && strstr(name, DAMAGED) == NULL)
 			log_warning("records: state/%s: not ours; left alone", name);
 		return;
 	}
@@ -528,7 +467,7 @@ record_save_current(struct supervisor *sup, const char *version)
 	if (sup->records == NULL)
 		return;
 	snprintf(text, sizeof(text), "%s\n", version);
-	r = replace(sup->records, "current", text);
+	r = statefile_replace(sup->records->dir, "current", text);
 	if (r < 0)
 		log_warning("records: state/current: %s; a restart would choose the newest version",
 		    strerror(-r));
@@ -543,7 +482,7 @@ record_load_current(struct supervisor *sup, char *version, size_t bytes)
 
 	if (sup->records == NULL)
 		return false;
-	r = read_file(sup->records, "current", &text, &length);
+	r = statefile_read(sup->records->dir, "current", MAX_RECORD_BYTES, &text, &length);
 	if (r == -ENOENT)
 		return false;
 	if (r == 0 && text != NULL)

@@ -266,6 +266,7 @@ make_unrecorded(struct child *child, uint64_t number, const int *fds)
 	path[n] = '\0';
 	sessions->next_number--; /* it has a number already */
 	session->state = SESSION_RECOVERING;
+	session->is_unrecorded = true;
 	session->number = number;
 	snprintf(session->id, sizeof(session->id), "unrecorded-%" PRIu64, number);
 	snprintf(session->cache_key, sizeof(session->cache_key), "%s", session->id);

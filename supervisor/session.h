@@ -29,7 +29,8 @@
 struct child;
 struct supervisor;
 
-#define SESSION_ID_BYTES 128 /* with the terminator */
+#define SESSION_ID_BYTES    128 /* with the terminator */
+#define TEMPLATE_NAME_BYTES 65
 
 /* How a session ended.  The words are the API's. */
 enum session_outcome {
@@ -44,12 +45,13 @@ enum session_outcome {
 
 /* What a client asks for.  Strings are borrowed for the call. */
 struct session_request {
-	const char *id;	      /* NULL: instance, else generated */
-	const char *instance; /* the VM's name; may be NULL */
-	const char *image_path;
-	const char *cache_key; /* NULL: the image's identity */
-	const char *version;   /* whose worker is to have it; NULL: the current one */
-	uid_t vmm_uid;	       /* who may connect: owner of the socket */
+	const char *id;		/* NULL: instance, else generated */
+	const char *instance;	/* the VM's name; may be NULL */
+	const char *template;	/* that it is a fork of; NULL: none */
+	const char *image_path; /* the template's when there is one, as is the key */
+	const char *cache_key;	/* NULL: the image's identity */
+	const char *version;	/* whose worker is to have it; NULL: the current one */
+	uid_t vmm_uid;		/* who may connect: owner of the socket */
 	gid_t vmm_gid;
 	bool memfd;
 	uint64_t handshake_timeout_ms; /* 0: the configured default */
@@ -80,7 +82,9 @@ struct session {
 	char id[SESSION_ID_BYTES];
 	char instance[SESSION_ID_BYTES];
 	char cache_key[SESSION_ID_BYTES];
-	char *image_path; /* owned */
+	char template[TEMPLATE_NAME_BYTES]; /* that it is a fork of; empty: of none */
+	bool is_unrecorded; /* its record was lost: nobody knows whether it is a fork */
+	char *image_path;   /* owned */
 	char socket_path[108];
 	enum session_state state;
 	enum session_outcome outcome;
@@ -167,7 +171,8 @@ struct session *session_by_number(struct sessions *sessions, uint64_t number);
  * session_is_live().  Otherwise a negative errno and a sentence in why: -EEXIST a live
  * session has the id, -EINVAL, -EPERM another user's VMM, -ENOSPC too many, -EAGAIN no
  * worker can take it, -EMFILE, -ENFILE or -ENOMEM, -ENAMETOOLONG the run directory leaves
- * no room for a socket, or image_open()'s or overlays_open()'s. */
+ * no room for a socket, or image_open()'s, overlays_open()'s, template_fork()'s or
+ * template_check_image()'s. */
 int session_create(struct sessions *sessions, const struct peer *peer,
     const struct session_request *req, struct session **ret, char *why, size_t why_bytes);
 

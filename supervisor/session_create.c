@@ -13,6 +13,7 @@
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/template.h"
 #include "supervisor/why.h"
 
 #define MIN_CLUSTER_BYTES UINT64_C(4096)
@@ -162,6 +163,8 @@ name_session(const struct session_request *req, struct session *session)
 {
 	const struct image *image = &session->image;
 
+	if (req->template)
+		snprintf(session->template, sizeof(session->template), "%s", req->template);
 	if (req->instance)
 		snprintf(session->instance, sizeof(session->instance), "%s", req->instance);
 	if (req->cache_key)
@@ -204,6 +207,9 @@ open_files(const struct reply *reply, const struct peer *peer, const struct sess
 	int r = image_open(
 	    session->sup, peer, req->image_path, &session->image, reply->why, reply->bytes);
 
+	if (r == 0 && req->template)
+		r = template_check_image(
+		    session->sup, req->template, &session->image, reply->why, reply->bytes);
 	if (r < 0)
 		return r;
 	session->image_path = strdup(req->image_path);
@@ -232,15 +238,20 @@ place(const struct reply *reply, struct session *session)
 }
 
 static int
-set_up(const struct reply *reply, const struct peer *peer, const struct session_request *req,
+set_up(const struct reply *reply, const struct peer *peer, const struct session_request *asked,
     struct session *session)
 {
-	int r = prepare(reply, peer, req, session);
+	struct session_request req = *asked;
+	int r = 0;
 
+	if (req.template)
+		r = template_fork(session->sup, &req, reply->why, reply->bytes);
 	if (r == 0)
-		r = open_files(reply, peer, req, session);
+		r = prepare(reply, peer, &req, session);
+	if (r == 0)
+		r = open_files(reply, peer, &req, session);
 	if (r == 0) {
-		name_session(req, session);
+		name_session(&req, session);
 		r = place(reply, session);
 	}
 	return r;

@@ -23,6 +23,7 @@
 #include "supervisor/record.h"
 #include "supervisor/rundir.h"
 #include "supervisor/stop.h"
+#include "supervisor/template.h"
 #include "supervisor/upgrade.h"
 
 /* Descriptors that one session costs at most, and what we need besides. */
@@ -176,6 +177,7 @@ on_hup(struct ev_loop *loop, ev_signal *w, int events)
 		log_err("reload: %s; nothing changed", why);
 	else
 		log_notice("reload: done");
+	templates_reload(sup);
 	controls_reload(sup);
 	supervisor_options_changed(sup);
 	notify_reloaded();
@@ -257,6 +259,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 	sessions_init(&sup->sessions, sup);
 	controller_init(&sup->controller, sup);
 	handoffs_init(sup);
+	templates_open(sup);
 	r = record_open(sup);
 	if (r == 0)
 		r = fleet_init(&sup->fleet, sup);
@@ -332,6 +335,7 @@ supervisor_fini(struct supervisor *sup)
 		log_notice("supervisor: stopped");
 	fdstore_close(sup);
 	record_close(sup);
+	templates_close(sup);
 	rundir_close(sup);
 	if (sup->loop != NULL)
 		ev_loop_destroy(sup->loop);

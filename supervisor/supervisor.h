@@ -17,6 +17,7 @@ struct controls;
 struct http_server;
 struct fdstore;
 struct records;
+struct templates;
 struct upgrade;
 
 enum stopping {
@@ -41,10 +42,11 @@ struct supervisor {
 	ev_timer watchdog; /* keeps the service manager content */
 	uid_t worker_uid;  /* workers run as; our own when we cannot switch */
 	gid_t worker_gid;
-	gid_t admin_gid;	 /* of admin.sock; (gid_t)-1: our own */
-	int run_dir;		 /* owned; O_DIRECTORY, of options.run_dir, which is absolute */
-	struct fdstore *fdstore; /* owned; NULL: the service manager keeps nothing */
-	struct records *records; /* owned; NULL: none are kept */
+	gid_t admin_gid;	     /* of admin.sock; (gid_t)-1: our own */
+	int run_dir;		     /* owned; O_DIRECTORY, of options.run_dir, which is absolute */
+	struct fdstore *fdstore;     /* owned; NULL: the service manager keeps nothing */
+	struct records *records;     /* owned; NULL: none are kept */
+	struct templates *templates; /* owned */
 	struct recovery recovery;
 	int lock; /* owned; held while this supervisor owns run_dir */
 	int argc; /* the command line, for a reload; borrowed */

@@ -160,6 +160,7 @@ class Pagerd:
         self.dir = tempfile.mkdtemp(prefix="pagerd-test.")
         os.chmod(self.dir, 0o755)
         self.run = os.path.join(self.dir, "run")
+        self.state = os.path.join(self.dir, "state")
         self.workers = os.path.join(self.dir, "workers")
         self.images = os.path.join(self.dir, "images")
         os.mkdir(self.workers)
@@ -202,7 +203,7 @@ class Pagerd:
 
     def argv(self):
         argv = [program("pagerd"), "--run-dir", self.run, "--worker-dir", self.workers,
-                "--worker-user", str(WORKER_UID)]
+                "--worker-user", str(WORKER_UID), "--state-dir", self.state]
         for root in self.roots:
             argv += ["--image-root", root]
         options = dict({"log_level": "debug"}, **self.options)
