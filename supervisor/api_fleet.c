@@ -35,6 +35,7 @@ api_health(struct api_call *call)
 	json_put_text(json, "status", "ok");
 	json_put_text(json, "version", PROJECT_VERSION);
 	json_put_u64(json, "uptime_ms", (clock_now_ns() - call->sup->started_ns) / NS_PER_MS);
+	json_put_text(json, "backend", call->sup->options.backend);
 	json_put_u64(json, "sessions", call->sup->sessions.live);
 	json_put_u64(json, "workers", count_children(&call->sup->fleet));
 	api_reply(call->req, 200, json);

@@ -103,6 +103,12 @@ create_from(struct api_call *call, const json_t *json)
 	}
 	if (!fill_owner(call, &create))
 		return;
+	if (strcmp(call->sup->options.backend, "file") == 0) {
+		r = api_backend_file(call, &create.session, why, sizeof(why));
+		if (r < 0)
+			refuse_create(call, r, why);
+		return;
+	}
 	r = session_create(
 	    &call->sup->sessions, &call->req->peer, &create.session, &session, why, sizeof(why));
 	if (r < 0)
@@ -238,15 +244,15 @@ complete(struct api_call *call, struct session *session, const struct complete_q
 	else if (r == -EINVAL)
 		api_error(call->req, 409, "state", "session %s cannot complete: %s", session->id,
 		    why[0] ? why : session_state_word(session->state));
+	else /* its worker cannot be told: another one takes it over, or its link recovers */
+		api_error(call->req, 503, "worker", "session %s cannot complete now: %s",
+		    session->id, why);
 }
 
 void
 api_session_complete(struct api_call *call)
 {
 	struct complete_query query = {0};
-	else /* its worker cannot be told: another one takes it over, or its link recovers */
-		api_error(call->req, 503, "worker", "session %s cannot complete now: %s",
-		    session->id, why);
 	char why[API_WHY_BYTES];
 	struct session *session = api_find_session(call);
 

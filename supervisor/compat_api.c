@@ -224,6 +224,10 @@ compat_session_create(struct api_call *call)
 		    call->control->version);
 		return;
 	}
+	if (strcmp(call->sup->options.backend, "file") == 0) {
+		say(call->req, 503, "the backend is switched to file: map the image instead");
+		return;
+	}
 	r = json_parse_object(call->req->body, call->req->body_bytes, &json, why, sizeof(why));
 	if (r < 0) {
 		say(call->req, 400, "%s", why);

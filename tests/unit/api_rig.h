@@ -207,6 +207,7 @@ ask_now(const char *method, const char *target, const char *body, struct asker *
 static inline void
 start(void)
 {
+	static char backend[] = "uffd";
 	struct options *options = &rig.sup.options;
 
 	rig_start();
@@ -214,6 +215,7 @@ start(void)
 	list_init(&rig.sup.fleet.children);
 	handoffs_init(&rig.sup);
 	options->admin_group = (char[]){""};
+	options->backend = backend;
 	rig.sup.admin_gid = (gid_t)-1;
 	options->http_timeout_ms = 60000;
 	options->http_max_clients = 16;
