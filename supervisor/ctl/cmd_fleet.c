@@ -133,6 +133,8 @@ print_status(const struct ctl *ctl, const json_t *all)
 	    ctl->socket_path);
 	printf("  up          %s\n", text_nanos(up, ctl_u64(health, "uptime_ms") * NS_PER_MS));
 	printf("  current     %s\n", *current ? current : "none: no version is installed");
+	if (strcmp(ctl_text(health, "backend"), "file") == 0)
+		puts("  backend     file: no sessions are made; VMMs map their images");
 	printf("  workers     %s\n", text_count(workers, ctl_u64(health, "workers")));
 	printf("  sessions    %s\n", text_count(sessions, ctl_u64(health, "sessions")));
 	print_controller(json_object_get(all, "controller"));

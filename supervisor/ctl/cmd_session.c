@@ -103,17 +103,6 @@ ctl_sessions(const struct ctl *ctl)
 }
 
 static void
-print_row(const char *name, const char *value)
-{
-	char text[4200];
-
-	snprintf(text, sizeof(text), "%s", value);
-	text_make_printable(text);
-	if (*text)
-		printf("%-12s %s\n", name, text);
-}
-
-static void
 print_memory(const json_t *s)
 {
 	const json_t *pages = json_object_get(s, "pages");
@@ -178,33 +167,34 @@ print_session(const json_t *s)
 	uint64_t pid = ctl_u64(s, "vmm_pid");
 	char buf[TEXT_BYTES];
 
-	print_row("id", ctl_text(s, "id"));
-	print_row("instance", ctl_text(s, "instance"));
-	print_row("state", ctl_text(s, "state"));
-	print_row("outcome", ctl_text(s, "outcome"));
-	print_row("reason", ctl_text(s, "reason"));
-	print_row("version", ctl_text(s, "version"));
-	print_row("socket", ctl_text(s, "socket_path"));
-	print_row("image", ctl_text(s, "image"));
-	print_row("cache key", ctl_text(s, "cache_key"));
+	ctl_print_row("id", ctl_text(s, "id"));
+	ctl_print_row("instance", ctl_text(s, "instance"));
+	ctl_print_row("state", ctl_text(s, "state"));
+	ctl_print_row("outcome", ctl_text(s, "outcome"));
+	ctl_print_row("reason", ctl_text(s, "reason"));
+	ctl_print_row("version", ctl_text(s, "version"));
+	ctl_print_row("socket", ctl_text(s, "socket_path"));
+	ctl_print_row("image", ctl_text(s, "image"));
+	ctl_print_row("template", ctl_text(s, "template"));
+	ctl_print_row("cache key", ctl_text(s, "cache_key"));
 	if (pid)
 		printf("%-12s %" PRIu64 "\n", "vmm pid", pid);
-	print_row("age", text_nanos(buf, ctl_u64(s, "age_ms") * NS_PER_MS));
+	ctl_print_row("age", text_nanos(buf, ctl_u64(s, "age_ms") * NS_PER_MS));
 	print_memory(s);
 	print_regions(json_object_get(s, "regions"));
 	print_overlays(json_object_get(s, "overlays"));
 	print_faults(json_object_get(s, "counters"));
 	if (ctl_u64(s, "adoptions"))
-		print_row("adoptions", text_count(buf, ctl_u64(s, "adoptions")));
+		ctl_print_row("adoptions", text_count(buf, ctl_u64(s, "adoptions")));
 	if (ctl_u64(s, "unserved_ms"))
-		print_row("unserved", text_nanos(buf, ctl_u64(s, "unserved_ms") * NS_PER_MS));
+		ctl_print_row("unserved", text_nanos(buf, ctl_u64(s, "unserved_ms") * NS_PER_MS));
 	if (ctl_u64(s, "alarms"))
-		print_row("alarms", text_count(buf, ctl_u64(s, "alarms")));
+		ctl_print_row("alarms", text_count(buf, ctl_u64(s, "alarms")));
 	if (strcmp(ctl_text(s, "on_image_error"), "hold") != 0)
-		print_row("image error", ctl_text(s, "on_image_error"));
+		ctl_print_row("image error", ctl_text(s, "on_image_error"));
 	if (strcmp(ctl_text(s, "image_alarm"), ctl_text(s, "reason")) != 0)
-		print_row("image alarm", ctl_text(s, "image_alarm"));
-	print_row("image file", ctl_text(s, "image_changed"));
+		ctl_print_row("image alarm", ctl_text(s, "image_alarm"));
+	ctl_print_row("image file", ctl_text(s, "image_changed"));
 }
 
 static void
@@ -264,47 +254,12 @@ ctl_close(const struct ctl *ctl)
 	return EXITCODE_OK;
 }
 
-enum value_kind { VALUE_TEXT, VALUE_NUMBER, VALUE_BYTES, VALUE_TIME };
-
-/* Adds one member from a flag; false after a complaint. */
-static bool
-add_member(
-    json_t *body, const char *member, const char *flag, const char *text, enum value_kind kind)
-{
-	uint64_t number = 0;
-	int r = 0;
-
-	if (!text)
-		return true;
-	if (kind == VALUE_TEXT) {
-		if (json_object_set_new(body, member, json_string(text)) == 0)
-			return true;
-		ctl_complain("%s: the value is not UTF-8", flag);
-		return false;
-	}
-	if (kind == VALUE_NUMBER)
-		r = num_parse_u64(text, 0, UINT32_MAX, &number);
-	else if (kind == VALUE_BYTES)
-		r = num_parse_bytes(text, 0, UINT32_MAX, &number);
-	else
-		r = num_parse_ms(text, 1, UINT64_C(3600) * 1000, &number);
-	if (r < 0) {
-		ctl_complain("%s: %s is no %s", flag, text,
-		    kind == VALUE_NUMBER      ? "number"
-			: kind == VALUE_BYTES ? "size, such as 64K"
-					      : "duration up to 1h, such as 30s");
-		return false;
-	}
-	json_object_set_new(body, member, json_integer((json_int_t)number));
-	return true;
-}
-
 /* OFFSET:PATH */
 static bool
 add_overlay(json_t *list, const char *text)
 {
 	const char *colon = strchr(text, ':');
-	scoped_free char *offset = xstrdup(text), *path = NULL;
+	scoped_free char *offset = xstrdup(text);
 	uint64_t number;
 	json_t *json;
 
@@ -317,8 +272,7 @@ add_overlay(json_t *list, const char *text)
 	json = json_object();
 	json_array_append_new(list, json);
 	json_object_set_new(json, "offset", json_integer((json_int_t)number));
-	path = realpath(colon + 1, NULL);
-	return add_member(json, "path", "--overlay", path ? path : colon + 1, VALUE_TEXT);
+	return ctl_add_path(json, "path", "--overlay", colon + 1);
 }
 
 static bool
@@ -340,23 +294,39 @@ bool
 ctl_create_members(const struct ctl *ctl, const char *image, json_t *body)
 {
 	const struct ctl_flags *f = &ctl->flags;
-	/* pagerd knows nothing of our working directory. */
-	scoped_free char *path = realpath(image, NULL);
 
 	if (f->memfd)
 		json_object_set_new(body, "memfd", json_true());
-	return add_member(body, "image", "the image", path ? path : image, VALUE_TEXT) &&
-	    add_member(body, "id", "--id", f->id, VALUE_TEXT) &&
-	    add_member(body, "instance", "--instance", f->instance, VALUE_TEXT) &&
-	    add_member(body, "cache_key", "--cache-key", f->cache_key, VALUE_TEXT) &&
-	    add_member(body, "vmm_uid", "--vmm-uid", f->vmm_uid, VALUE_NUMBER) &&
-	    add_member(body, "vmm_gid", "--vmm-gid", f->vmm_gid, VALUE_NUMBER) &&
-	    add_member(body, "handshake_timeout_ms", "--handshake-timeout", f->handshake_timeout,
-		VALUE_TIME) &&
-	    add_member(body, "cluster_min_bytes", "--cluster-min", f->cluster_min, VALUE_BYTES) &&
-	    add_member(body, "cluster_max_bytes", "--cluster-max", f->cluster_max, VALUE_BYTES) &&
-	    add_member(body, "on_image_error", "--on-image-error", f->on_image_error, VALUE_TEXT) &&
+	return ctl_add_path(body, "image", "the image", image) &&
+	    ctl_add_member(body, "template", "--template", f->template, VALUE_TEXT) &&
+	    ctl_add_member(body, "id", "--id", f->id, VALUE_TEXT) &&
+	    ctl_add_member(body, "instance", "--instance", f->instance, VALUE_TEXT) &&
+	    ctl_add_member(body, "cache_key", "--cache-key", f->cache_key, VALUE_TEXT) &&
+	    ctl_add_member(body, "vmm_uid", "--vmm-uid", f->vmm_uid, VALUE_NUMBER) &&
+	    ctl_add_member(body, "vmm_gid", "--vmm-gid", f->vmm_gid, VALUE_NUMBER) &&
+	    ctl_add_member(body, "handshake_timeout_ms", "--handshake-timeout",
+		f->handshake_timeout, VALUE_TIME) &&
+	    ctl_add_member(
+		body, "cluster_min_bytes", "--cluster-min", f->cluster_min, VALUE_BYTES) &&
+	    ctl_add_member(
+		body, "cluster_max_bytes", "--cluster-max", f->cluster_max, VALUE_BYTES) &&
+	    ctl_add_member(
+		body, "on_image_error", "--on-image-error", f->on_image_error, VALUE_TEXT) &&
 	    add_overlays(body, ctl);
+}
+
+/* A session, or what the VM is to map because there is none. */
+static void
+print_created(const json_t *json)
+{
+	if (strcmp(ctl_text(json, "backend"), "file") == 0) {
+		ctl_print_row("backend", "file: no session; have the VMM map the image");
+		ctl_print_row("image", ctl_text(json, "image"));
+		return;
+	}
+	ctl_print_row("id", ctl_text(json, "id"));
+	ctl_print_row("version", ctl_text(json, "version"));
+	ctl_print_row("socket", ctl_text(json, "socket_path"));
 }
 
 enum exitcode
@@ -366,6 +336,11 @@ ctl_create(const struct ctl *ctl)
 	scoped_free char *text = NULL;
 	enum exitcode code;
 
+	if (!ctl->args[0] == !ctl->flags.template) {
+		ctl_complain("create needs an IMAGE or a --template, and not both");
+		json_decref(body);
+		return EXITCODE_USAGE;
+	}
 	if (!ctl_create_members(ctl, ctl->args[0], body)) {
 		json_decref(body);
 		return EXITCODE_USAGE;
@@ -377,11 +352,8 @@ ctl_create(const struct ctl *ctl)
 		return code;
 	if (ctl->json)
 		ctl_print_json(json);
-	else {
-		print_row("id", ctl_text(json, "id"));
-		print_row("version", ctl_text(json, "version"));
-		print_row("socket", ctl_text(json, "socket_path"));
-	}
+	else
+		print_created(json);
 	json_decref(json);
 	return EXITCODE_OK;
 }

@@ -129,23 +129,29 @@ ctl_get(const struct ctl *ctl, const char *target, json_t **ret)
 }
 
 char *
-ctl_session_target(const char *id, const char *rest)
+ctl_target(const char *prefix, const char *name, const char *rest)
 {
 	static const char digits[] = "0123456789ABCDEF";
-	scoped_free char *encoded = xcalloc(3, strlen(id) + 1);
+	scoped_free char *encoded = xcalloc(3, strlen(name) + 1);
 
-	for (char *p = encoded; *id; id++) {
-		unsigned char c = (unsigned char)*id;
+	for (char *p = encoded; *name; name++) {
+		unsigned char c = (unsigned char)*name;
 
-		if (text_is_unreserved(*id))
-			*p++ = *id;
+		if (text_is_unreserved(*name))
+			*p++ = *name;
 		else {
 			*p++ = '%';
 			*p++ = digits[c >> 4];
 			*p++ = digits[c & 15];
 		}
 	}
-	return xasprintf("/sessions/%s%s", encoded, rest);
+	return xasprintf("%s%s%s", prefix, encoded, rest);
+}
+
+char *
+ctl_session_target(const char *id, const char *rest)
+{
+	return ctl_target("/sessions/", id, rest);
 }
 
 int

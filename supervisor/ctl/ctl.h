@@ -83,7 +83,20 @@ enum exitcode ctl_print_moved(const struct ctl *ctl, const json_t *json);
 /* Adds the members of POST /sessions that the flags and the image's path say.  false after a
  * complaint. */
 bool ctl_create_members(const struct ctl *ctl, const char *image, json_t *body);
-/* "/sessions/" and the id percent-encoded and what follows; the caller frees. */
+/* Members of a body from the command line.  Adds nothing and returns true when text is NULL;
+ * false after a complaint, which names the flag. */
+enum value_kind { VALUE_TEXT, VALUE_NUMBER, VALUE_BYTES, VALUE_TIME };
+bool ctl_add_member(
+    json_t *body, const char *member, const char *flag, const char *text, enum value_kind kind);
+/* The same of a path, made absolute: pagerd knows nothing of our working directory. */
+bool ctl_add_path(json_t *body, const char *member, const char *flag, const char *path);
+
+/* "name   value", printable, or nothing when value is empty. */
+void ctl_print_row(const char *name, const char *value);
+
+/* prefix and the name percent-encoded and what follows; the caller frees. */
+char *ctl_target(const char *prefix, const char *name, const char *rest);
+/* The same with "/sessions/". */
 char *ctl_session_target(const char *id, const char *rest);
 /* A duration of the command line, or -EINVAL and a complaint.  *ret stays when text is NULL. */
 int ctl_parse_time(const char *flag, const char *text, uint64_t *ret_ms);
