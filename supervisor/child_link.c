@@ -144,6 +144,13 @@ on_session_image_file(struct child *child, const struct ipc_session_image_file *
 }
 
 static int
+on_session_pictured(struct child *child, const struct ipc_session_pictured *msg, int *fds)
+{
+	(void)fds;
+	return session_on_pictured(child, msg);
+}
+
+static int
 on_pong(struct child *child, const struct ipc_pong *msg, int *fds)
 {
 	(void)fds;

@@ -27,6 +27,7 @@
 #include "supervisor/session_fsm.h"
 
 struct child;
+struct picture;
 struct supervisor;
 
 #define SESSION_ID_BYTES    128 /* with the terminator */
@@ -124,9 +125,10 @@ struct session {
 	int listener, uffd, connection, vmm_pidfd, map_fd; /* owned; -1: none */
 	struct pagemap map;				   /* read-only */
 	struct overlays overlays;
-	ev_io vmm_watch;   /* vmm_pidfd */
-	ev_timer deadline; /* one for each state that has one */
-	struct list waits; /* of struct session_wait.link */
+	ev_io vmm_watch;	 /* vmm_pidfd */
+	ev_timer deadline;	 /* one for each state that has one */
+	struct list waits;	 /* of struct session_wait.link */
+	struct picture *picture; /* that its worker was asked for, by a waiter; NULL: none */
 	uint32_t alarms;
 	struct log_limit alarm_limit;
 	char image_alarm[256];	/* pages cannot be read, for people; empty: all could */
@@ -153,6 +155,7 @@ struct sessions {
 	uint64_t recounted;    /* number of the one that sessions_recount() ended with */
 	struct session *trial; /* the one that is being adopted alone; NULL: none */
 	ev_timer trial_timer;
+	uint64_t picture_bytes;		 /* memory of pictures now: see PICTURE_MAX_BYTES */
 	uint64_t retired[COUNTER_COUNT]; /* counters of sessions whose tombstones are gone */
 };
 
@@ -231,6 +234,7 @@ int session_on_gone(struct child *child, const struct ipc_session_gone *msg);
 int session_on_alarm(struct child *child, const struct ipc_session_alarm *msg);
 int session_on_image(struct child *child, const struct ipc_session_image *msg);
 int session_on_image_file(struct child *child, const struct ipc_session_image_file *msg);
+int session_on_pictured(struct child *child, const struct ipc_session_pictured *msg);
 
 /* How far a completion is, from the page map. */
 struct session_progress {

@@ -227,6 +227,10 @@ session_move(struct session *session, const char *version, char *why, size_t why
 		return why_set(why, why_bytes, -EAGAIN,
 		    "no worker of version %s is ready; make it current with an upgrade first",
 		    version);
+	if (!session_suits(session, child))
+		return why_set(why, why_bytes, -EINVAL,
+		    "the writes of session %s are tracked, which version %s cannot", session->id,
+		    version);
 	snprintf(session->version, sizeof(session->version), "%s", version);
 	session->unserved_ns = clock_now_ns();
 	return session_step(session, SESSION_EV_MOVE);

@@ -92,6 +92,12 @@ int session_meet_vmm(struct session *session, int connection);
 /* What follows from meeting the VMM. */
 void session_watch_vmm(struct session *session, int met);
 
+/* What the VMM has chosen at UFFDIO_API: UFFD_FEATURE_….  False when the kernel does not say. */
+bool session_uffd_features(int fd, uint64_t *ret);
+
+/* picture.c: the picture that is awaited has come. */
+void session_pictured(struct session *session, const struct ipc_session_pictured *msg);
+
 /* session_image.c */
 
 /* Another worker has it, which says for itself what it cannot read. */
@@ -106,6 +112,9 @@ int session_find_told(struct child *child, uint64_t number, struct session **ret
 /* The message that makes a worker have it: SESSION_OPEN, or SESSION_ADOPT in the middle of its
  * life.  0, or a negative errno: see child_send(). */
 int session_send(struct session *session);
+/* False when child is too old for what the session needs: then -EPROTONOSUPPORT is what sending
+ * it says, and the session waits for another. */
+bool session_suits(const struct session *session, const struct child *child);
 int session_send_complete(struct session *session, uint64_t rate_bytes);
 /* True when an answer or the end of the worker will follow. */
 bool session_send_close(struct session *session);

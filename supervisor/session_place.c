@@ -17,7 +17,8 @@
 bool
 session_lacks_resources(int error)
 {
-	return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM ||
+	    error == -EPROTONOSUPPORT;
 }
 
 int

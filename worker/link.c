@@ -109,6 +109,21 @@ on_session_abort(struct pager *pager, const struct ipc_session_abort *msg, int *
 }
 
 static void
+on_session_picture(struct pager *pager, const struct ipc_session_picture *msg, int *fds)
+{
+	struct session *s = session_find(pager, msg->session);
+	struct ipc_msg answer = {.type = IPC_SESSION_PICTURED};
+	int r = s != NULL ? picture_begin(s, msg, &fds[0]) : -ENOENT;
+
+	if (r == 0)
+		return;
+	answer.session_pictured.seq = msg->seq;
+	answer.session_pictured.session = msg->session;
+	answer.session_pictured.error = (uint32_t)-r;
+	pager_send(pager, &answer, NULL, 0);
+}
+
+static void
 on_inventory(struct pager *pager, const struct ipc_inventory *msg, int *fds)
 {
 	rejoin_answer(pager, msg, fd_take(&fds[0]));
@@ -183,7 +198,7 @@ pager_say_hello(struct pager *pager)
 	msg.hello.protocol = IPC_PROTOCOL;
 	ipc_text(msg.hello.version, PROJECT_VERSION);
 	msg.hello.pid = (uint32_t)getpid();
-	msg.hello.sandbox = pager->sandbox;
+	msg.hello.sandbox = pager->sandbox | IPC_CAN_PICTURE;
 	msg.hello.sessions = pager->nr_sessions;
 	pager_send(pager, &msg, NULL, 0);
 }

@@ -281,6 +281,7 @@ leave(struct session *s)
 	s->is_known = false;
 	s->is_silent = s->state == SESSION_STOPPING;
 	s->completion.is_stale = true;
+	s->picture.is_stale = true;
 	session_abort(s);
 	if (s->state == SESSION_LISTENING || s->state == SESSION_HANDSHAKE)
 		session_vmm_pause(s);

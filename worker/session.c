@@ -138,6 +138,7 @@ destroy(struct session *s)
 	fd_closep(&s->connection);
 	fd_closep(&s->map_fd);
 	fd_closep(&s->overlays_fd);
+	picture_fini(s);
 	iolane_fini(&s->iolane);
 	copylock_fini(&s->copylock);
 	free(s);
@@ -177,6 +178,7 @@ new_session(struct pager *pager, const struct setup *setup)
 	s->state = SESSION_LISTENING;
 	copylock_init(&s->copylock);
 	iolane_init(&s->iolane);
+	picture_init(s);
 	cluster_init(&s->cluster, (uint32_t)(setup->cluster_min_bytes / PAGE_BYTES),
 	    (uint32_t)(setup->cluster_max_bytes / PAGE_BYTES));
 	return s;
@@ -430,6 +432,8 @@ attend_posts(struct session *s)
 		    "a page cannot be filled; the fault waits");
 	unreadable_tell(s, posted);
 	image_tell(s);
+	if ((posted & SESSION_POST_PICTURE) && s->picture.seq != 0)
+		picture_tell(s);
 	if ((posted & SESSION_POST_COMPLETED) && s->completion.seq != 0)
 		on_completed(s);
 }

@@ -21,6 +21,7 @@
 #include "worker/cluster.h"
 #include "worker/copylock.h"
 #include "worker/iolane.h"
+#include "worker/picture.h"
 #include "worker/region.h"
 #include "worker/unreadable.h"
 
@@ -50,6 +51,7 @@ enum session_post {
 	SESSION_POST_IMAGE_POISONED = 1U << 9,
 	SESSION_POST_IMAGE_HOLDING = 1U << 10,
 	SESSION_POST_IMAGE_HOPELESS = 1U << 11,
+	SESSION_POST_PICTURE = 1U << 16, /* session.picture holds the result */
 };
 
 struct completion {
@@ -92,6 +94,9 @@ struct session {
 	struct unreadable unreadable; /* threads */
 	unsigned image_told;	      /* image_changes() that the supervisor was told of */
 	struct completion completion;
+	struct picture picture;
+	bool is_tracked;	  /* threads; fixed once serving: fills are protected */
+	_Atomic bool answering;	  /* the fault thread fills outside the copy lock */
 	_Atomic unsigned threads; /* running */
 	_Atomic unsigned posted;  /* enum session_post bits */
 	_Atomic bool stop;	  /* threads: end */

@@ -97,6 +97,9 @@ static const struct ipc_msg samples[] = {
     {.type = IPC_INVENTORY_END, .inventory_end = {11, 3}},
     {.type = IPC_SESSION_OVERLAYS, .session_overlays = {12, 5}},
     {.type = IPC_SESSION_HELD_OVERLAYS, .session_held_overlays = {11, 7}},
+    {.type = IPC_SESSION_PICTURE,
+	.session_picture = {13, 7, IPC_PICTURE_NEW | IPC_PICTURE_SINCE, 3}},
+    {.type = IPC_SESSION_PICTURED, .session_pictured = {13, 7, 0, 1, 3, 4}},
     {.type = IPC_SESSION_IMAGE, .session_image = {0, 5, IPC_IMAGE_POISONED, EIO, 1U << 30, 3}},
     {.type = IPC_SESSION_IMAGE_FILE, .session_image_file = {0, 5, UINT64_MAX, 1, 0}},
 };
