@@ -58,7 +58,13 @@ send_open(struct session *session)
 		return r;
 	session->sent = true;
 	session->open_seq = open->seq;
-	return session->connection >= 0 ? send_connect(session) : 0;
+	r = session->connection >= 0 ? send_connect(session) : 0;
+	if (!session_lacks_resources(r))
+		return r;
+	/* The worker has it by now: it must be taken back from this one before all else. */
+	session_decide(session, SESSION_OUTCOME_FAILED,
+	    "the supervisor has no descriptor left for the connection of its VMM");
+	return session_step(session, SESSION_EV_CLOSE);
 }
 
 static int
