@@ -104,6 +104,8 @@ struct session {
 	uint64_t unserved_ns;	 /* since when nobody answers its faults; 0: somebody does */
 	uint64_t adopted_ns;	 /* when it was taken over last; 0: never */
 	uint32_t adoptions;	 /* how often it was taken over */
+	uint32_t denials;	 /* how often in a row a worker would not take it over */
+	uint64_t not_before_ns;	 /* when it is tried again after that; 0: at once */
 	uint32_t blame;		 /* deaths of workers shortly after they had taken it over */
 	enum ipc_ended ended_as; /* as its worker says, while it is RECOVERING */
 	bool is_stored;		 /* the service manager keeps its descriptors, too */

@@ -52,8 +52,9 @@ void session_place_again(struct session *session);
 void session_unplace(struct session *session);
 /* On to those that wait until a worker can be had. */
 void session_wait_for_place(struct session *session);
-/* Tries again for each session that waits for a worker. */
-void sessions_place_homeless(struct sessions *sessions);
+/* Tries again for each session that waits for a worker; is_new: for those too that are not
+ * to be tried again yet, because there is another worker now. */
+void sessions_place_homeless(struct sessions *sessions, bool is_new);
 
 /* session_adopt.c, once. */
 void sessions_init_trials(struct sessions *sessions);
@@ -66,6 +67,8 @@ void session_adopt_forget(struct session *session);
 void session_adopt(struct session *session);
 /* Not at once: the worker that was asked would not have it. */
 void session_adopt_later(struct session *session);
+/* How long not, after so many refusals in a row. */
+uint64_t session_adopt_pause_ms(const struct session *session);
 /* It is served again: measures how long it was not. */
 void session_adopt_done(struct session *session);
 /* Its worker does not let go of it. */
