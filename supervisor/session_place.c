@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/clock.h"
 #include "supervisor/child.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
@@ -18,8 +17,7 @@
 bool
 session_lacks_resources(int error)
 {
-	return error == -EMFILE || error == -ENFILE || error == -ENOMEM ||
-	    error == -EPROTONOSUPPORT;
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
 }
 
 int
@@ -132,14 +130,8 @@ move_all(struct list *to, struct list *from)
 	}
 }
 
-static bool
-is_due(const struct session *session, bool is_new)
-{
-	return is_new || session->not_before_ns <= clock_now_ns();
-}
-
 void
-sessions_place_homeless(struct sessions *sessions, bool is_new)
+sessions_place_homeless(struct sessions *sessions)
 {
 	struct list waiting;
 
@@ -148,9 +140,7 @@ sessions_place_homeless(struct sessions *sessions, bool is_new)
 		struct session *session = list_entry(waiting.next, struct session, on_child);
 
 		list_remove(&session->on_child);
-		if (!is_due(session, is_new))
-			list_add(&sessions->homeless, &session->on_child);
-		else if (session->state == SESSION_ADOPTING)
+		if (session->state == SESSION_ADOPTING)
 			session_adopt(session);
 		else
 			place_or_wait(session);
@@ -178,7 +168,7 @@ sessions_on_child_ready(struct sessions *sessions, struct child *child)
 		else
 			give_up(session, "the supervisor has no descriptor left for it");
 	}
-	sessions_place_homeless(sessions, true);
+	sessions_place_homeless(sessions);
 }
 
 void
