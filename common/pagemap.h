@@ -33,6 +33,8 @@ enum page_state {
 
 #define PAGE_STATE_MASK	  0x03U
 #define PAGE_F_BACKGROUND 0x04U /* filled by a completion or a prefetch, not by a fault */
+#define PAGE_F_DIRTY	  0x08U /* may have been written, or zeroed, since the last new picture */
+#define PAGE_F_TAKEN	  0x10U /* so in that picture, which nobody has confirmed */
 
 enum counter {
 #define COUNTER(NAME, ident, doc) COUNTER_##NAME,
@@ -57,6 +59,24 @@ struct region {
 	uint64_t page_bytes; /* 4096 or 2097152 */
 };
 
+/* Whether a page without PAGE_F_DIRTY is known to be as it was filled. */
+enum pagemap_tracking {
+	PAGEMAP_UNTRACKED = 0, /* the VMM has not registered write protection */
+	PAGEMAP_TRACKED = 1,   /* each first write is told */
+	PAGEMAP_LOST = 2,      /* each was, until some of the memory was unregistered */
+};
+
+/* At the end of the header, whatever the counters before it: all zero in a map that an older
+ * worker writes, which leaves the flags of a page as they are. */
+struct pagemap_track {
+	_Atomic uint32_t tracking; /* enum pagemap_tracking */
+	uint32_t reserved;
+	_Atomic uint64_t picture;   /* number of the last new picture of the dirty pages */
+	_Atomic uint64_t confirmed; /* the one that DIRTY and TAKEN are relative to; 0: the image */
+};
+
+#define PAGEMAP_TRACK_BYTES 64U
+
 struct pagemap_header {
 	uint64_t magic;
 	uint32_t layout;
@@ -69,7 +89,9 @@ struct pagemap_header {
 	_Alignas(64) unsigned char events[PAGEMAP_EVENTS][PAGEMAP_EVENT_BYTES];
 };
 
-_Static_assert(sizeof(struct pagemap_header) <= PAGEMAP_HEADER_BYTES, "header");
+_Static_assert(
+    sizeof(struct pagemap_header) <= PAGEMAP_HEADER_BYTES - PAGEMAP_TRACK_BYTES, "header");
+_Static_assert(sizeof(struct pagemap_track) <= PAGEMAP_TRACK_BYTES, "track");
 
 struct pagemap {
 	struct pagemap_header *header; /* NULL: not mapped */
@@ -107,6 +129,15 @@ const char *counter_doc(enum counter counter);
 /* A sum makes no sense of it: the largest of the sessions counts (names with "max"). */
 bool counter_is_max(enum counter counter);
 const char *page_state_name(enum page_state state);
+
+static inline struct pagemap_track *
+pagemap_track(const struct pagemap *map)
+{
+	unsigned char *header = (unsigned char *)map->header;
+
+	return (
+	    struct pagemap_track *)(void *)(header + PAGEMAP_HEADER_BYTES - PAGEMAP_TRACK_BYTES);
+}
 
 static inline uint64_t
 region_map_first(const struct region *r)

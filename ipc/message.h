@@ -74,7 +74,13 @@ enum ipc_sandbox {
 /* HELLO.sandbox from bit 16 on: what a worker can do that older ones cannot.  One that cannot must
  * not be sent the message, nor a session that needs it. */
 enum ipc_ability {
-	IPC_CAN_TRACE = 1U << 17, /* SESSION_TRACE and SESSION_TRACE_STOP */
+	IPC_CAN_PICTURE = 1U << 16, /* SESSION_PICTURE; answers the faults of protected pages */
+};
+
+/* SESSION_PICTURE.flags */
+enum ipc_picture_flag {
+	IPC_PICTURE_NEW = 1U << 0,   /* protect what is dirty: the next one can start from it */
+	IPC_PICTURE_SINCE = 1U << 1, /* since says which picture the client has */
 };
 
 /* SESSION_OPEN.flags */

@@ -144,6 +144,13 @@ on_session_image_file(struct child *child, const struct ipc_session_image_file *
 }
 
 static int
+on_session_pictured(struct child *child, const struct ipc_session_pictured *msg, int *fds)
+{
+	(void)fds;
+	return session_on_pictured(child, msg);
+}
+
+static int
 on_pong(struct child *child, const struct ipc_pong *msg, int *fds)
 {
 	(void)fds;
@@ -154,12 +161,6 @@ static int
 on_session_held_overlays(struct child *child, const struct ipc_session_held_overlays *msg, int *fds)
 {
 	return recover_on_overlays(child, msg->seq, msg->session, fds);
-}
-
-static int
-on_session_held_trace(struct child *child, const struct ipc_session_held_trace *msg, int *fds)
-{
-	return recover_on_trace(child, msg, fds);
 }
 
 static int

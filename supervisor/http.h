@@ -34,6 +34,9 @@ struct http_request {
 	/* Set by a handler that answers later: the client went away, or the server stops.
 	 * The request is freed when it returns, unanswered. */
 	void (*on_gone)(struct http_request *req);
+	/* Set by a handler that streams more than has room: everything is sent, say more.
+	 * Once a turn of the loop. */
+	void (*on_room)(struct http_request *req);
 };
 
 /* Answers now, or keeps req and answers later by http_reply(). */
@@ -73,6 +76,10 @@ void http_stream_begin(struct http_request *req, int status, const char *content
 int http_stream_send(struct http_request *req, const char *data, size_t bytes);
 /* The last piece, which is not dropped.  Ends the request as http_reply() does. */
 void http_stream_end(struct http_request *req, const char *data, size_t bytes);
+
+/* Hangs up in the middle of a stream, so that the client sees that it is not whole.  Ends the
+ * request; on_gone is not called. */
+void http_stream_abort(struct http_request *req);
 
 /* The value of a query key, percent-decoded into buf.  1 when the key is there, 0 when
  * it is not, or http_percent_decode()'s error. */

@@ -177,6 +177,15 @@ fail(struct http_conn *conn, int status, const char *why)
 	    (size_t)n);
 }
 
+/* What it says is not sent at once: others have their turn. */
+static void
+ask_for_more(struct http_conn *conn)
+{
+	conn->in_handler = true;
+	conn->req.on_room(&conn->req);
+	conn->in_handler = false;
+}
+
 /* The answer is written. */
 static void
 next_request(struct http_conn *conn)
@@ -184,8 +193,10 @@ next_request(struct http_conn *conn)
 	free(conn->out);
 	conn->out = NULL;
 	conn->out_bytes = conn->out_sent = 0;
+	if (conn->state == CONN_STREAMING && conn->req.on_room)
+		ask_for_more(conn);
 	/* That was only "100 Continue", or a piece of a stream. */
-	if (conn->state != CONN_WRITING)
+	if (conn->state != CONN_WRITING || conn->out)
 		return;
 	arm_deadline(conn);
 	if (!conn->close_after) {
@@ -530,10 +541,19 @@ http_stream_end(struct http_request *req, const char *data, size_t bytes)
 	if (conn->state != CONN_STREAMING)
 		return;
 	conn->state = CONN_WRITING;
-	conn->req.on_gone = NULL;
+	conn->req.on_gone = conn->req.on_room = NULL;
 	arm_deadline(conn);
 	if ((bytes > 0 && append_piece(conn, data, bytes) < 0) ||
 	    (conn->chunked && append(conn, "0\r\n\r\n", 5, NULL, 0) < 0))
 		http_conn_kill(conn);
 	write_soon(conn);
+}
+
+void
+http_stream_abort(struct http_request *req)
+{
+	struct http_conn *conn = list_entry(req, struct http_conn, req);
+
+	conn->req.on_gone = conn->req.on_room = NULL;
+	http_conn_kill(conn);
 }

@@ -247,6 +247,7 @@ http_parse_reset(struct http_parse *parse)
 	req->body_bytes = 0;
 	req->state = NULL;
 	req->on_gone = NULL;
+	req->on_room = NULL;
 }
 
 /* The parser's own complaint, as a status. */

@@ -17,6 +17,10 @@
 #include "supervisor/supervisor.h"
 #include "supervisor/why.h"
 
+/* Between refusals of workers, doubled by each. */
+#define FIRST_PAUSE_MS UINT64_C(250)
+#define MAX_DOUBLINGS  20U
+
 /* How long a worker must survive a suspect. */
 #define TRIAL_NS (500 * NS_PER_MS)
 
@@ -62,7 +66,7 @@ on_survived(struct ev_loop *loop, ev_timer *timer, int revents)
 	session_log(session, LOG_LEVEL_NOTICE, "its worker survived it: not suspect any more");
 	session->blame = 0;
 	end_trial(session);
-	sessions_place_homeless(sessions);
+	sessions_place_homeless(sessions, false);
 }
 
 void
@@ -176,9 +180,21 @@ session_adopt(struct session *session)
 		session_wait_for_place(session);
 }
 
+uint64_t
+session_adopt_pause_ms(const struct session *session)
+{
+	uint64_t max_ms = session->sup->options.spawn_backoff_max_ms;
+	uint32_t doublings = session->denials < MAX_DOUBLINGS ? session->denials : MAX_DOUBLINGS;
+	uint64_t ms = FIRST_PAUSE_MS << doublings;
+
+	return ms < max_ms ? ms : max_ms;
+}
+
 void
 session_adopt_later(struct session *session)
 {
+	session->not_before_ns = clock_now_ns() + session_adopt_pause_ms(session) * NS_PER_MS;
+	session->denials++;
 	/* Others may be tried meanwhile. */
 	session_adopt_forget(session);
 	session_unplace(session);
@@ -193,6 +209,8 @@ session_adopt_done(struct session *session)
 	session->opened = true;
 	session->adopted_ns = now;
 	session->adoptions++;
+	session->denials = 0;
+	session->not_before_ns = 0;
 	session_image_forget(session);
 	session->reason[0] = '\0';
 	session_log(session, LOG_LEVEL_NOTICE, "adopted by worker v%s, unserved_ms=%.1f",
@@ -226,6 +244,10 @@ session_move(struct session *session, const char *version, char *why, size_t why
 	if (child == NULL || !(child_is_ready(child) || child->state == CHILD_DRAINING))
 		return why_set(why, why_bytes, -EAGAIN,
 		    "no worker of version %s is ready; make it current with an upgrade first",
+		    version);
+	if (!session_suits(session, child))
+		return why_set(why, why_bytes, -EINVAL,
+		    "the writes of session %s are tracked, which version %s cannot", session->id,
 		    version);
 	snprintf(session->version, sizeof(session->version), "%s", version);
 	session->unserved_ns = clock_now_ns();

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "common/scope.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/vmm.h"
 
@@ -23,6 +24,25 @@ session_is_userfaultfd(int fd)
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	ssize_t n = readlink(link, target, sizeof(target));
 	return n == (ssize_t)sizeof(want) - 1 && memcmp(target, want, sizeof(want) - 1) == 0;
+}
+
+bool
+session_uffd_features(int fd, uint64_t *ret)
+{
+	char path[64], text[512];
+	const char *api;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	scoped_fd int info = open(path, O_RDONLY | O_CLOEXEC);
+	if (info < 0)
+		return false;
+	ssize_t n = read(info, text, sizeof(text) - 1);
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	/* "API:	aa:FEATURES:IOCTLS" in hexadecimal */
+	api = strstr(text, "\nAPI:\t");
+	return api != NULL && sscanf(api, "\nAPI:\t%*x:%" SCNx64 ":", ret) == 1;
 }
 
 static bool

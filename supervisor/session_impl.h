@@ -52,8 +52,9 @@ void session_place_again(struct session *session);
 void session_unplace(struct session *session);
 /* On to those that wait until a worker can be had. */
 void session_wait_for_place(struct session *session);
-/* Tries again for each session that waits for a worker. */
-void sessions_place_homeless(struct sessions *sessions);
+/* Tries again for each session that waits for a worker; is_new: for those too that are not
+ * to be tried again yet, because there is another worker now. */
+void sessions_place_homeless(struct sessions *sessions, bool is_new);
 
 /* session_adopt.c, once. */
 void sessions_init_trials(struct sessions *sessions);
@@ -66,6 +67,8 @@ void session_adopt_forget(struct session *session);
 void session_adopt(struct session *session);
 /* Not at once: the worker that was asked would not have it. */
 void session_adopt_later(struct session *session);
+/* How long not, after so many refusals in a row. */
+uint64_t session_adopt_pause_ms(const struct session *session);
 /* It is served again: measures how long it was not. */
 void session_adopt_done(struct session *session);
 /* Its worker does not let go of it. */
@@ -92,6 +95,12 @@ int session_meet_vmm(struct session *session, int connection);
 /* What follows from meeting the VMM. */
 void session_watch_vmm(struct session *session, int met);
 
+/* What the VMM has chosen at UFFDIO_API: UFFD_FEATURE_….  False when the kernel does not say. */
+bool session_uffd_features(int fd, uint64_t *ret);
+
+/* picture.c: the picture that is awaited has come. */
+void session_pictured(struct session *session, const struct ipc_session_pictured *msg);
+
 /* session_image.c */
 
 /* Another worker has it, which says for itself what it cannot read. */
@@ -106,6 +115,9 @@ int session_find_told(struct child *child, uint64_t number, struct session **ret
 /* The message that makes a worker have it: SESSION_OPEN, or SESSION_ADOPT in the middle of its
  * life.  0, or a negative errno: see child_send(). */
 int session_send(struct session *session);
+/* False when child is too old for what the session needs: then -EPROTONOSUPPORT is what sending
+ * it says, and the session waits for another. */
+bool session_suits(const struct session *session, const struct child *child);
 int session_send_complete(struct session *session, uint64_t rate_bytes);
 /* True when an answer or the end of the worker will follow. */
 bool session_send_close(struct session *session);

@@ -15,7 +15,7 @@
 
 #include "common/fd.h"
 #include "supervisor/child.h"
-#include "supervisor/recording.h"
+#include "supervisor/picture.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/vmm.h"
@@ -58,7 +58,13 @@ send_open(struct session *session)
 		return r;
 	session->sent = true;
 	session->open_seq = open->seq;
-	return session->connection >= 0 ? send_connect(session) : 0;
+	r = session->connection >= 0 ? send_connect(session) : 0;
+	if (!session_lacks_resources(r))
+		return r;
+	/* The worker has it by now: it must be taken back from this one before all else. */
+	session_decide(session, SESSION_OUTCOME_FAILED,
+	    "the supervisor has no descriptor left for the connection of its VMM");
+	return session_step(session, SESSION_EV_CLOSE);
 }
 
 static int
@@ -95,20 +101,27 @@ send_overlays(struct session *session)
 	return child_send(session->child, &msg, &session->overlays.fd, 1);
 }
 
+bool
+session_suits(const struct session *session, const struct child *child)
+{
+	if (session->map.header == NULL ||
+	    atomic_load(&pagemap_track(&session->map)->tracking) == PAGEMAP_UNTRACKED)
+		return true;
+	/* An older worker would answer a write fault with bytes, for ever. */
+	return (child->sandbox & IPC_CAN_PICTURE) != 0;
+}
+
 int
 session_send(struct session *session)
 {
+	if (!session_suits(session, session->child))
+		return -EPROTONOSUPPORT;
 	/* If only this one can be sent, the next session's takes its place. */
 	int r = session->overlays.fd >= 0 ? send_overlays(session) : 0;
 
 	if (r < 0)
 		return r;
-	r = session->uffd >= 0 ? send_adopt(session) : send_open(session);
-	if (r == 0) {
-		recording_send(session);
-		prefetch_send(session);
-	}
-	return r;
+	return session->uffd >= 0 ? send_adopt(session) : send_open(session);
 }
 
 int
@@ -451,5 +464,22 @@ session_on_gone(struct child *child, const struct ipc_session_gone *msg)
 		session_log(session, LOG_LEVEL_INFO,
 		    "worker says that the VMM pid=%d has exited; waiting for its pidfd",
 		    (int)session->vmm_pid);
+	return 0;
+}
+
+int
+session_on_pictured(struct child *child, const struct ipc_session_pictured *msg)
+{
+	struct session *session;
+	int r = session_find_told(child, msg->session, &session);
+
+	if (r < 0)
+		return not_found(r);
+	if (msg->error > MAX_ERRNO || msg->tracking > PAGEMAP_LOST)
+		return lied(child, "says SESSION_PICTURED with error %" PRIu32 " tracking %" PRIu32,
+		    msg->error, msg->tracking);
+	if (session->picture == NULL || !is_answer(msg->seq, session->picture->seq))
+		return late(session, "SESSION_PICTURED");
+	session_pictured(session, msg);
 	return 0;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "supervisor/child.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
@@ -17,7 +18,8 @@
 bool
 session_lacks_resources(int error)
 {
-	return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM ||
+	    error == -EPROTONOSUPPORT;
 }
 
 int
@@ -130,8 +132,14 @@ move_all(struct list *to, struct list *from)
 	}
 }
 
+static bool
+is_due(const struct session *session, bool is_new)
+{
+	return is_new || session->not_before_ns <= clock_now_ns();
+}
+
 void
-sessions_place_homeless(struct sessions *sessions)
+sessions_place_homeless(struct sessions *sessions, bool is_new)
 {
 	struct list waiting;
 
@@ -140,7 +148,9 @@ sessions_place_homeless(struct sessions *sessions)
 		struct session *session = list_entry(waiting.next, struct session, on_child);
 
 		list_remove(&session->on_child);
-		if (session->state == SESSION_ADOPTING)
+		if (!is_due(session, is_new))
+			list_add(&sessions->homeless, &session->on_child);
+		else if (session->state == SESSION_ADOPTING)
 			session_adopt(session);
 		else
 			place_or_wait(session);
@@ -168,7 +178,7 @@ sessions_on_child_ready(struct sessions *sessions, struct child *child)
 		else
 			give_up(session, "the supervisor has no descriptor left for it");
 	}
-	sessions_place_homeless(sessions);
+	sessions_place_homeless(sessions, true);
 }
 
 void

@@ -18,7 +18,7 @@ on_place(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	(void)loop;
 	(void)revents;
-	sessions_place_homeless(timer->data);
+	sessions_place_homeless(timer->data, false);
 }
 
 void

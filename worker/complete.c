@@ -12,6 +12,7 @@
 #include "worker/pause.h"
 #include "worker/populate.h"
 #include "worker/session.h"
+#include "worker/track.h"
 #include "worker/uffd.h"
 
 #define BATCH	 32U
@@ -78,6 +79,7 @@ detach_locked(struct session *s)
 	if (populate_is_needed(s) || !uffd_is_quiet(s->uffd))
 		return DETACH_LATER;
 	(void)fault(FAULT_COMPLETE_DETACH);
+	track_lose(s);
 	r = unregister_all(s);
 	/* The kernel wakes who waits before it locks the mapping: a thread that was about to
 	 * wait then would never be woken (seen on Linux 6.18).  Nobody begins to wait now. */

@@ -16,7 +16,6 @@
 #include "worker/image.h"
 #include "worker/overlay.h"
 #include "worker/page.h"
-#include "worker/recorder.h"
 #include "worker/session.h"
 #include "worker/uffd.h"
 
@@ -43,6 +42,7 @@
 /* A fault that waits for another try. */
 struct deferred {
 	uint64_t addr;
+	uint64_t flags; /* UFFD_PAGEFAULT_FLAG_… */
 	uint64_t due_ns;
 	uint64_t wait_ns; /* that ends then */
 };
@@ -54,6 +54,7 @@ struct fault_thread {
 	size_t nr_faults; /* among them */
 	struct deferred deferred[DEFERRED_MAX];
 	size_t nr_deferred;
+	uint64_t flags;	    /* UFFD_PAGEFAULT_FLAG_… of the fault that is answered now */
 	uint64_t waited_ns; /* by the fault that is tried again now; 0: it is a new one */
 	uint64_t wake_ns;   /* when everybody is woken at the latest; 0: none was forgotten */
 	uint64_t buf_bytes;
@@ -84,7 +85,8 @@ defer(struct fault_thread *t, uint64_t addr, uint64_t first_ns, uint64_t last_ns
 	if (wait_ns > last_ns)
 		wait_ns = last_ns;
 	if (t->nr_deferred < DEFERRED_MAX)
-		t->deferred[t->nr_deferred++] = (struct deferred){addr, now_ns + wait_ns, wait_ns};
+		t->deferred[t->nr_deferred++] =
+		    (struct deferred){addr, t->flags, now_ns + wait_ns, wait_ns};
 	else if (t->wake_ns == 0)
 		t->wake_ns = now_ns + FORGOTTEN_NS;
 }
@@ -171,14 +173,14 @@ clip_to_source(struct fault_thread *t, struct run *run)
 
 /* Fills from the first page of run on, as far as it is absent and can be had at once. */
 static enum fill_result
-fill_at_once(struct fault_thread *t, struct run *run, struct fill *ret)
+fill_at_once(struct fault_thread *t, struct run *run, enum fill_why why, struct fill *ret)
 {
 	const void *src = clip_to_source(t, run);
 
 	*ret = (struct fill){0};
 	if (run->nr == 0)
 		return FILL_BAD_SOURCE;
-	return fill_run(t->s, run, src, FILL_FOR_FAULT, ret);
+	return fill_run(t->s, run, src, why, ret);
 }
 
 /* How many pages from first on, below end, are absent. */
@@ -207,35 +209,33 @@ fill_neighbours(struct fault_thread *t, const struct run *window)
 			p++;
 			continue;
 		}
-		if (fill_at_once(t, &run, &fill) != FILL_DONE)
+		if (fill_at_once(t, &run, FILL_FOR_FAULT, &fill) != FILL_DONE)
 			return;
 		p += fill.nr_done;
 	}
-}
-
-static struct run
-window_of(struct session *s, const struct run *page)
-{
-	if (atomic_load_explicit(&s->recorder, memory_order_relaxed) != NULL)
-		return *page;
-	return cluster_window(&s->cluster, &s->map, page);
 }
 
 static void
 answer_from_image(struct fault_thread *t, const struct run *page)
 {
 	struct session *s = t->s;
-	struct run window = window_of(s, page);
+	struct run window = cluster_window(&s->cluster, &s->map, page);
 	struct run run = *page;
+	enum fill_why why = FILL_FOR_FAULT;
 	struct fill fill;
 	enum fill_result result;
 
-	run.nr = 1 + absent_from(&s->map, page->region, page->first + 1, window.first + window.nr);
-	result = fill_at_once(t, &run, &fill);
+	/* Known to be written: to protect it first would only make it fault again. */
+	if (s->is_tracked && (t->flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0)
+		why = FILL_FOR_WRITE;
+	else
+		run.nr = 1 +
+		    absent_from(&s->map, page->region, page->first + 1, window.first + window.nr);
+	result = fill_at_once(t, &run, why, &fill);
 	if (result == FILL_NO_RANGE && fill.nr_done == 0 && run.nr > 1) {
 		/* The VMM split its mapping somewhere in the cluster. */
 		run = *page;
-		result = fill_at_once(t, &run, &fill);
+		result = fill_at_once(t, &run, why, &fill);
 	}
 	if (fill.nr_done == 0)
 		not_filled(t, page, result, fill.error);
@@ -259,6 +259,11 @@ answer(struct fault_thread *t, uint64_t addr)
 	/* A thread that a signal interrupts in the kernel faults thousands of times. */
 	if (is_deferred(t, run_host(&page)))
 		return;
+	if ((t->flags & UFFD_PAGEFAULT_FLAG_WP) != 0) {
+		result = fill_allow_write(s, &page, &fill);
+		not_filled(t, &page, result, fill.error);
+		return;
+	}
 	if (page_is_fillable(page_get(&s->map, run_map(&page)))) {
 		answer_from_image(t, &page);
 		return;
@@ -289,14 +294,34 @@ read_batch(struct fault_thread *t)
 	n = uffd_read(s->uffd, t->msgs, PAGEMAP_EVENTS);
 	t->nr_msgs = n > 0 ? (size_t)n : 0;
 	if (n > 0) {
+		atomic_store_explicit(&s->answering, true, memory_order_relaxed);
 		(void)fault(FAULT_EVENTS_AFTER_READ);
 		t->nr_faults = fault_apply_removals(s, t->msgs, t->nr_msgs);
 		session_fault_count(s, COUNTER_FAULTS, t->nr_faults);
 		forget_removals(t);
-		recorder_note(s, t->msgs, t->nr_msgs);
 	}
 	copylock_demand_done(&s->copylock);
 	return n;
+}
+
+/* From here on the page map changes outside the copy lock: begun only under it, so that who
+ * holds it can wait for the end (see picture.c). */
+static void
+begin_answering(struct fault_thread *t)
+{
+	struct session *s = t->s;
+
+	if (atomic_load_explicit(&s->answering, memory_order_relaxed))
+		return;
+	copylock_demand(&s->copylock);
+	atomic_store_explicit(&s->answering, true, memory_order_relaxed);
+	copylock_demand_done(&s->copylock);
+}
+
+static void
+end_answering(struct fault_thread *t)
+{
+	atomic_store_explicit(&t->s->answering, false, memory_order_release);
 }
 
 static void
@@ -314,6 +339,7 @@ answer_batch(struct fault_thread *t)
 	for (size_t i = 0; i < t->nr_msgs; i++) {
 		if (t->msgs[i].event != UFFD_EVENT_PAGEFAULT)
 			continue;
+		t->flags = t->msgs[i].arg.pagefault.flags;
 		answer(t, t->msgs[i].arg.pagefault.address);
 		took = clock_now_ns() - begin;
 		session_fault_count(s, COUNTER_FAULT_NANOS, took);
@@ -340,6 +366,7 @@ retry_deferred(struct fault_thread *t)
 
 	if (t->nr_deferred == 0 && t->wake_ns == 0)
 		return;
+	begin_answering(t);
 	now_ns = clock_now_ns();
 	while (i < t->nr_deferred) {
 		struct deferred d = t->deferred[i];
@@ -351,6 +378,7 @@ retry_deferred(struct fault_thread *t)
 		/* What is deferred again is due later than now. */
 		t->deferred[i] = t->deferred[--t->nr_deferred];
 		t->waited_ns = d.wait_ns;
+		t->flags = d.flags;
 		answer(t, d.addr);
 	}
 	t->waited_ns = 0;
@@ -488,6 +516,7 @@ fault_main(void *arg)
 		wait_for_events(&t);
 		answer_batch(&t);
 		retry_deferred(&t);
+		end_answering(&t);
 	}
 	if (t.buf != NULL)
 		munmap(t.buf, t.buf_bytes);

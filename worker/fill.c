@@ -31,13 +31,29 @@ result_of(enum uffd_result result)
 	return results[result];
 }
 
+/* Whether the guest may write to what is filled without being noticed: then it counts as
+ * written.  The kernel does not protect its zero page in one step with putting it in place, and
+ * a page of zeros for each hole would make a completion need all of the memory. */
+static bool
+is_writable(const struct session *s, const struct run *run, const void *src, enum fill_why why)
+{
+	return s->is_tracked &&
+	    (why == FILL_FOR_WRITE ||
+		(why == FILL_FOR_BACKGROUND && src == NULL &&
+		    run->region->page_bytes == PAGE_BYTES));
+}
+
 static uint64_t
-mark(struct session *s, uint64_t first, uint64_t nr)
+mark(struct session *s, uint64_t first, uint64_t nr, bool dirty)
 {
 	uint64_t n = 0;
 
-	while (n < nr && page_step(&s->map, first + n, PAGE_EV_MARK))
-		n++;
+	if (dirty)
+		while (n < nr && page_step_dirty(&s->map, first + n, PAGE_EV_MARK))
+			n++;
+	else
+		while (n < nr && page_step(&s->map, first + n, PAGE_EV_MARK))
+			n++;
 	return n;
 }
 
@@ -62,7 +78,7 @@ unmark(struct session *s, uint64_t first, uint64_t nr)
 static void
 count(struct session *s, enum fill_why why, enum counter counter, uint64_t n)
 {
-	if (why == FILL_FOR_FAULT)
+	if (why == FILL_FOR_FAULT || why == FILL_FOR_WRITE)
 		session_fault_count(s, counter, n);
 	else
 		session_count(s, counter, n);
@@ -80,21 +96,33 @@ count_filled(struct session *s, uint64_t nr, uint64_t bytes, bool zeros, enum fi
 	count(s, why, COUNTER_IMAGE_BYTES_READ, bytes);
 }
 
-/* One ioctl for the pages [first, first + nr) of a region, all of them marked. */
+/* One ioctl for the pages [first, first + nr) of a region, all of them marked; of zeros not
+ * always for all of them.  writable matters only where writes are tracked. */
 static enum uffd_result
-fill_once(struct session *s, const struct run *run, const void *src, struct uffd_fill *f)
+fill_once(
+    struct session *s, const struct run *run, const void *src, bool writable, struct uffd_fill *f)
 {
 	uint64_t bytes = run_bytes(run);
 
 	if (src == NULL && run->region->page_bytes == HUGE_BYTES)
-		return uffd_fill(s->uffd, run_host(run), huge_zeros, HUGE_BYTES, f);
+		bytes = HUGE_BYTES;
+	if (src == NULL &&
+	    (run->region->page_bytes == HUGE_BYTES || (s->is_tracked && !writable))) {
+		src = huge_zeros;
+		bytes = bytes < HUGE_BYTES ? bytes : HUGE_BYTES;
+	}
+	if (s->is_tracked && !writable)
+		return uffd_fill_protected(s->uffd, run_host(run), src, bytes, f);
 	return uffd_fill(s->uffd, run_host(run), src, bytes, f);
 }
 
-/* The kernel found the page in place and woke nobody. */
+/* The kernel found the page in place and woke nobody.  Who put it there, and whether writes to
+ * it are noticed, is not known: the other filler of a race, a worker that died, the VMM. */
 static void
 page_exists(struct session *s, const struct run *page, enum fill_why why)
 {
+	if (s->is_tracked)
+		page_set_flag(&s->map, run_map(page), PAGE_F_DIRTY);
 	settle(s, run_map(page), 1, why);
 	uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
 	count(s, why, COUNTER_FILL_EXISTS, 1);
@@ -110,7 +138,8 @@ page_exists(struct session *s, const struct run *page, enum fill_why why)
  * Dying before the ioctl leaves "filling": whoever comes next asks the kernel, which
  * copies the image.  Dying after it leaves "filling" too: the kernel says that the
  * page exists.  With the mark for "present" first, a death in between would turn the
- * page into zeros for ever.  A removal cannot slip in between the ioctl and the last
+ * page into zeros for ever.  "Dirty" is the opposite: it is said before the guest can write, and
+ * a death in between makes us write a page more than need be.  A removal cannot slip in between the ioctl and the last
  * mark: it is read by the fault thread, which is either the one in here or waits for
  * the copy lock that a background copy holds.
  */
@@ -119,7 +148,8 @@ fill_run(
     struct session *s, const struct run *run, const void *src, enum fill_why why, struct fill *ret)
 {
 	uint64_t page_bytes = run->region->page_bytes;
-	uint64_t marked = mark(s, run_map(run), run->nr);
+	bool writable = is_writable(s, run, src, why);
+	uint64_t marked = mark(s, run_map(run), run->nr, writable);
 	enum uffd_result result = UFFD_DONE;
 	struct uffd_fill f = {0};
 
@@ -130,7 +160,8 @@ fill_run(
 		uint64_t done;
 
 		result = fill_once(s, &rest,
-		    src == NULL ? NULL : (const char *)src + ret->nr_done * page_bytes, &f);
+		    src == NULL ? NULL : (const char *)src + ret->nr_done * page_bytes, writable,
+		    &f);
 		(void)fault(FAULT_FILL_AFTER_IOCTL);
 		count(s, why, COUNTER_COPIES, 1);
 		done = f.done_bytes / page_bytes;
@@ -152,16 +183,32 @@ fill_run(
 	return marked < run->nr ? FILL_STALE : FILL_DONE;
 }
 
+/* Zeros where the map says removed or present: the guest may write to them unnoticed, and what is
+ * there is not the image's any more.  A removed page that is back must not be taken for empty by
+ * who looks at the map after our death. */
+static bool
+mark_again(struct session *s, uint64_t page)
+{
+	if (!s->is_tracked && page_get(&s->map, page) != PAGE_REMOVED)
+		return false;
+	return page_set_flag(&s->map, page, PAGE_F_DIRTY);
+}
+
 enum fill_result
 fill_again(struct session *s, const struct run *page, struct fill *ret)
 {
+	bool marked = mark_again(s, run_map(page));
+	/* Not the kernel's zero page, which refuses a place where it remembers a protection. */
+	const void *zeros = s->is_tracked ? huge_zeros : NULL;
 	enum uffd_result result;
 	struct uffd_fill f;
 
-	result = fill_once(s, page, NULL, &f);
+	result = fill_once(s, page, zeros, true, &f);
 	*ret = (struct fill){.error = f.error};
 	if (result == UFFD_EXISTS) {
 		/* Another fill was faster than this event: nobody was woken by ours. */
+		if (marked && page_get(&s->map, run_map(page)) == PAGE_PRESENT)
+			page_clear_flag(&s->map, run_map(page), PAGE_F_DIRTY);
 		uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
 		session_fault_count(s, COUNTER_FILL_EXISTS, 1);
 	}
@@ -191,5 +238,18 @@ fill_poison(struct session *s, const struct run *page, struct fill *ret)
 		uffd_wake(s->uffd, run_host(page), page_bytes);
 		return FILL_STALE;
 	}
+	return result_of(result);
+}
+
+enum fill_result
+fill_allow_write(struct session *s, const struct run *page, struct fill *ret)
+{
+	enum uffd_result result;
+	int error;
+
+	page_set_flag(&s->map, run_map(page), PAGE_F_DIRTY);
+	(void)fault(FAULT_WRITE_AFTER_MARK);
+	result = uffd_protect(s->uffd, run_host(page), page->region->page_bytes, false, &error);
+	*ret = (struct fill){.nr_done = result == UFFD_DONE, .error = error};
 	return result_of(result);
 }

@@ -22,10 +22,11 @@ enum fill_result {
 	FILL_FAILED,	 /* see error */
 };
 
-/* The copy lock is held for all but the first. */
+/* The copy lock is held for all but the first two. */
 enum fill_why {
-	FILL_FOR_FAULT,	     /* by the fault thread */
-	FILL_FOR_READ,	     /* for a fault, by a thread that waited for its page */
+	FILL_FOR_FAULT, /* by the fault thread */
+	FILL_FOR_WRITE, /* the same, for a guest that is about to write to the run's one page */
+	FILL_FOR_READ,	/* for a fault, by a thread that waited for its page */
 	FILL_FOR_BACKGROUND, /* for nobody */
 };
 
@@ -42,6 +43,9 @@ enum fill_result fill_run(
 
 /* Answers a missing fault on a page that was populated or removed before: zeros. */
 enum fill_result fill_again(struct session *s, const struct run *page, struct fill *ret);
+
+/* Answers a write fault on a page that is protected: it is dirty from now on. */
+enum fill_result fill_allow_write(struct session *s, const struct run *page, struct fill *ret);
 
 /* Makes a page of which the image gave no bytes poison, so that the VMM stops at it instead of
  * waiting.  The copy lock is held.  The map does not change: the page stays absent, and a fill

@@ -10,8 +10,6 @@
 #include "ipc/dispatch.h"
 #include "version_gen.h"
 #include "worker/pager.h"
-#include "worker/prefetch.h"
-#include "worker/recorder.h"
 #include "worker/session.h"
 
 #define IPC_IF_WORKER	  IPC_DROP
@@ -111,32 +109,18 @@ on_session_abort(struct pager *pager, const struct ipc_session_abort *msg, int *
 }
 
 static void
-on_session_trace(struct pager *pager, const struct ipc_session_trace *msg, int *fds)
+on_session_picture(struct pager *pager, const struct ipc_session_picture *msg, int *fds)
 {
 	struct session *s = session_find(pager, msg->session);
-	int r = -EINVAL;
+	struct ipc_msg answer = {.type = IPC_SESSION_PICTURED};
+	int r = s != NULL ? picture_begin(s, msg, &fds[0]) : -ENOENT;
 
-	if (s == NULL)
-		return; /* it could not be opened */
-	if (msg->kind == TRACE_RECORDING)
-		r = recorder_start(s, &fds[0]);
-	else if (msg->kind == TRACE_PLAN)
-		r = prefetch_set(s, msg, &fds[0]);
-	if (r < 0)
-		session_log(s, LOG_LEVEL_WARNING, "trace of kind %u: %s; it does without",
-		    (unsigned)msg->kind, strerror(-r));
-}
-
-static void
-on_session_trace_stop(struct pager *pager, const struct ipc_session_trace_stop *msg, int *fds)
-{
-	struct session *s = session_find(pager, msg->session);
-
-	(void)fds;
-	if (s != NULL && msg->kind == TRACE_RECORDING)
-		recorder_stop(s);
-	else if (s != NULL)
-		prefetch_abort(s);
+	if (r == 0)
+		return;
+	answer.session_pictured.seq = msg->seq;
+	answer.session_pictured.session = msg->session;
+	answer.session_pictured.error = (uint32_t)-r;
+	pager_send(pager, &answer, NULL, 0);
 }
 
 static void
@@ -214,7 +198,7 @@ pager_say_hello(struct pager *pager)
 	msg.hello.protocol = IPC_PROTOCOL;
 	ipc_text(msg.hello.version, PROJECT_VERSION);
 	msg.hello.pid = (uint32_t)getpid();
-	msg.hello.sandbox = pager->sandbox | IPC_CAN_TRACE;
+	msg.hello.sandbox = pager->sandbox | IPC_CAN_PICTURE;
 	msg.hello.sessions = pager->nr_sessions;
 	pager_send(pager, &msg, NULL, 0);
 }

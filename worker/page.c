@@ -20,13 +20,17 @@ step(const struct pagemap *map, uint64_t page, enum page_event event, unsigned s
 {
 	_Atomic uint8_t *cell = &map->pages[page];
 	uint8_t seen = atomic_load_explicit(cell, memory_order_relaxed);
+	unsigned keep = ~PAGE_STATE_MASK;
 	uint8_t row, want;
 
+	/* What was written there is gone. */
+	if (event == PAGE_EV_REMOVE)
+		keep &= ~(PAGE_F_DIRTY | PAGE_F_TAKEN);
 	do {
 		row = rows[seen & PAGE_STATE_MASK][event];
 		if (row == 0)
 			return false;
-		want = (uint8_t)((seen & ~PAGE_STATE_MASK) | (row - 1U) | set);
+		want = (uint8_t)((seen & keep) | (row - 1U) | set);
 		/* A VMM may discard all of its memory in a loop: let that be a read. */
 		if (want == seen)
 			return true;
@@ -44,4 +48,34 @@ bool
 page_step_background(const struct pagemap *map, uint64_t page)
 {
 	return step(map, page, PAGE_EV_FILLED, PAGE_F_BACKGROUND);
+}
+
+bool
+page_step_dirty(const struct pagemap *map, uint64_t page, enum page_event event)
+{
+	return step(map, page, event, PAGE_F_DIRTY);
+}
+
+bool
+page_set_flag(const struct pagemap *map, uint64_t page, unsigned flag)
+{
+	return (atomic_fetch_or(&map->pages[page], (uint8_t)flag) & flag) == 0;
+}
+
+void
+page_clear_flag(const struct pagemap *map, uint64_t page, unsigned flag)
+{
+	atomic_fetch_and(&map->pages[page], (uint8_t)~flag);
+}
+
+void
+page_take(const struct pagemap *map, uint64_t page)
+{
+	_Atomic uint8_t *cell = &map->pages[page];
+	uint8_t seen = atomic_load_explicit(cell, memory_order_relaxed);
+
+	while ((seen & PAGE_F_DIRTY) != 0 &&
+	    !atomic_compare_exchange_weak(
+		cell, &seen, (uint8_t)((seen & ~PAGE_F_DIRTY) | PAGE_F_TAKEN)))
+		;
 }

@@ -47,6 +47,15 @@ bool page_step(const struct pagemap *map, uint64_t page, enum page_event event);
 /* As page_step() for FILLED by a completion or a prefetch: also remembers that. */
 bool page_step_background(const struct pagemap *map, uint64_t page);
 
+/* As page_step(); the same store says that the page is dirty. */
+bool page_step_dirty(const struct pagemap *map, uint64_t page, enum page_event event);
+
+/* PAGE_F_…: true when it was not set. */
+bool page_set_flag(const struct pagemap *map, uint64_t page, unsigned flag);
+void page_clear_flag(const struct pagemap *map, uint64_t page, unsigned flag);
+/* From dirty to taken, in one store, so that a death in between loses neither. */
+void page_take(const struct pagemap *map, uint64_t page);
+
 /* The state that the table gives, or -1. */
 int page_next(enum page_state state, enum page_event event);
 

@@ -13,8 +13,6 @@
 #include "common/xalloc.h"
 #include "worker/image.h"
 #include "worker/pager.h"
-#include "worker/prefetch.h"
-#include "worker/recorder.h"
 #include "worker/session.h"
 #include "worker/session_vmm.h"
 #include "worker/uffd.h"
@@ -180,28 +178,6 @@ tell_held(struct session *s, uint32_t seq)
 }
 
 static void
-tell_trace(struct session *s, uint32_t seq, enum trace_kind kind, int fd)
-{
-	struct ipc_msg msg = {.type = IPC_SESSION_HELD_TRACE};
-
-	msg.session_held_trace.seq = seq;
-	msg.session_held_trace.session = s->number;
-	msg.session_held_trace.kind = kind;
-	pager_send(s->pager, &msg, &fd, 1);
-}
-
-static void
-tell_traces(struct session *s, uint32_t seq)
-{
-	const struct recorder *recorder = atomic_load(&s->recorder);
-
-	if (recorder != NULL)
-		tell_trace(s, seq, TRACE_RECORDING, recorder->fd);
-	if (s->prefetch != NULL)
-		tell_trace(s, seq, TRACE_PLAN, s->prefetch->fd);
-}
-
-static void
 tell_session(struct session *s)
 {
 	struct rejoin *rejoin = &s->pager->rejoin;
@@ -216,7 +192,6 @@ tell_session(struct session *s)
 	tell_held(s, rejoin->telling_seq);
 	s->image_told = 0;
 	pager_wake(s->pager);
-	tell_traces(s, rejoin->telling_seq);
 	rejoin->told++;
 	session_vmm_go_on(s);
 }
@@ -306,6 +281,7 @@ leave(struct session *s)
 	s->is_known = false;
 	s->is_silent = s->state == SESSION_STOPPING;
 	s->completion.is_stale = true;
+	s->picture.is_stale = true;
 	session_abort(s);
 	if (s->state == SESSION_LISTENING || s->state == SESSION_HANDSHAKE)
 		session_vmm_pause(s);

@@ -15,8 +15,6 @@
 #include "worker/image.h"
 #include "worker/overlay.h"
 #include "worker/pager.h"
-#include "worker/prefetch.h"
-#include "worker/recorder.h"
 #include "worker/session_vmm.h"
 
 /* The next state plus one; 0 is no row. */
@@ -132,8 +130,6 @@ static void
 destroy(struct session *s)
 {
 	session_vmm_stop(s);
-	recorder_stop(s);
-	prefetch_free(s);
 	image_put(s->image);
 	overlay_close(s->overlays);
 	pagemap_unmap(&s->map);
@@ -142,6 +138,7 @@ destroy(struct session *s)
 	fd_closep(&s->connection);
 	fd_closep(&s->map_fd);
 	fd_closep(&s->overlays_fd);
+	picture_fini(s);
 	iolane_fini(&s->iolane);
 	copylock_fini(&s->copylock);
 	free(s);
@@ -181,6 +178,7 @@ new_session(struct pager *pager, const struct setup *setup)
 	s->state = SESSION_LISTENING;
 	copylock_init(&s->copylock);
 	iolane_init(&s->iolane);
+	picture_init(s);
 	cluster_init(&s->cluster, (uint32_t)(setup->cluster_min_bytes / PAGE_BYTES),
 	    (uint32_t)(setup->cluster_max_bytes / PAGE_BYTES));
 	return s;
@@ -304,8 +302,6 @@ session_complete(struct session *s, const struct ipc_session_complete *msg)
 		s->completion.seq = 0;
 		return r;
 	}
-	/* It fills everything, and the end of its list is no sooner there for two. */
-	prefetch_abort(s);
 	session_step(s, SESSION_EV_COMPLETE);
 	return 0;
 }
@@ -436,8 +432,8 @@ attend_posts(struct session *s)
 		    "a page cannot be filled; the fault waits");
 	unreadable_tell(s, posted);
 	image_tell(s);
-	if (posted & SESSION_POST_PREFETCHED)
-		prefetch_report(s);
+	if ((posted & SESSION_POST_PICTURE) && s->picture.seq != 0)
+		picture_tell(s);
 	if ((posted & SESSION_POST_COMPLETED) && s->completion.seq != 0)
 		on_completed(s);
 }

@@ -21,6 +21,7 @@
 #include "worker/cluster.h"
 #include "worker/copylock.h"
 #include "worker/iolane.h"
+#include "worker/picture.h"
 #include "worker/region.h"
 #include "worker/unreadable.h"
 
@@ -28,8 +29,6 @@ struct handshake;
 struct image;
 struct overlay_table;
 struct pager;
-struct prefetch;
-struct recorder;
 
 enum session_state {
 #define STATE(NAME, doc) SESSION_##NAME,
@@ -52,7 +51,7 @@ enum session_post {
 	SESSION_POST_IMAGE_POISONED = 1U << 9,
 	SESSION_POST_IMAGE_HOLDING = 1U << 10,
 	SESSION_POST_IMAGE_HOPELESS = 1U << 11,
-	SESSION_POST_PREFETCHED = 1U << 16, /* session.prefetch has ended */
+	SESSION_POST_PICTURE = 1U << 16, /* session.picture holds the result */
 };
 
 struct completion {
@@ -95,12 +94,13 @@ struct session {
 	struct unreadable unreadable; /* threads */
 	unsigned image_told;	      /* image_changes() that the supervisor was told of */
 	struct completion completion;
-	struct recorder *_Atomic recorder; /* owned; threads, under the copy lock; NULL: none */
-	struct prefetch *prefetch;	   /* owned; NULL: it has no plan */
-	_Atomic unsigned threads;	   /* running */
-	_Atomic unsigned posted;	   /* enum session_post bits */
-	_Atomic bool stop;		   /* threads: end */
-	_Atomic int alarm_error;	   /* threads: errno of the last alarm */
+	struct picture picture;
+	bool is_tracked;	  /* threads; fixed once serving: fills are protected */
+	_Atomic bool answering;	  /* the fault thread fills outside the copy lock */
+	_Atomic unsigned threads; /* running */
+	_Atomic unsigned posted;  /* enum session_post bits */
+	_Atomic bool stop;	  /* threads: end */
+	_Atomic int alarm_error;  /* threads: errno of the last alarm */
 	bool gone_sent;
 	bool is_known;		 /* the supervisor at the link has been told of it */
 	enum ipc_ended ended_as; /* once it is STOPPING */

@@ -14,8 +14,8 @@
 #include "worker/fault.h"
 #include "worker/handshake.h"
 #include "worker/pager.h"
-#include "worker/prefetch.h"
 #include "worker/session.h"
+#include "worker/track.h"
 #include "worker/uffd.h"
 #include "worker/uffd_probe.h"
 
@@ -43,14 +43,13 @@ refuse(struct session *s, const char *reason)
 }
 
 static void
-publish_regions(struct session *s, const struct handshake *h)
+publish_regions(struct session *s)
 {
 	struct pagemap_header *header = s->map.header;
 
-	region_table_init(&s->regions, h->regions, h->nr_regions);
-	for (uint32_t i = 0; i < h->nr_regions; i++)
+	for (uint32_t i = 0; i < s->regions.nr; i++)
 		header->regions[i] = s->regions.rows[i];
-	atomic_store_explicit(&header->nr_regions, h->nr_regions, memory_order_release);
+	atomic_store_explicit(&header->nr_regions, s->regions.nr, memory_order_release);
 }
 
 static void
@@ -72,8 +71,10 @@ accept_handshake(struct session *s)
 	struct handshake *h = s->handshake;
 	int r;
 
-	publish_regions(s, h);
+	region_table_init(&s->regions, h->regions, h->nr_regions);
 	s->uffd = fd_take(&h->fds[0]);
+	track_begin(s);
+	publish_regions(s);
 	forget_handshake(s);
 	r = session_thread_start(s, fault_main);
 	if (r < 0) {
@@ -81,7 +82,6 @@ accept_handshake(struct session *s)
 		return;
 	}
 	session_step(s, SESSION_EV_ACCEPT);
-	prefetch_begin(s);
 	tell_serving(s);
 }
 
@@ -252,6 +252,7 @@ session_vmm_resume(struct session *s, int *uffd, int *connection)
 	removals = fault_recover_removals(s);
 	if (removals > 0)
 		session_log(s, LOG_LEVEL_INFO, "removals_recovered=%zu", removals);
+	track_resume(s);
 	s->uffd = *uffd;
 	r = session_thread_start(s, fault_main);
 	if (r < 0) {

@@ -43,17 +43,26 @@ classify(int error)
 	}
 }
 
+struct uffd_copy {
+	int fd;
+	uint64_t dst;
+	const void *src; /* NULL: zeros */
+	uint64_t bytes;
+	uint64_t mode;
+};
+
 static int
-copy_once(int fd, uint64_t dst, const void *src, uint64_t bytes, int64_t *ret_done)
+copy_once(const struct uffd_copy *c, uint64_t at, int64_t *ret_done)
 {
 	struct uffdio_copy op = {
-	    .dst = dst,
-	    .src = (uint64_t)(uintptr_t)src,
-	    .len = bytes,
+	    .dst = c->dst + at,
+	    .src = (uint64_t)(uintptr_t)c->src + at,
+	    .len = c->bytes - at,
+	    .mode = c->mode,
 	    /* Older kernels leave it unwritten on an early exit. */
 	    .copy = 0,
 	};
-	int error = ioctl(fd, UFFDIO_COPY, &op) < 0 ? errno : 0;
+	int error = ioctl(c->fd, UFFDIO_COPY, &op) < 0 ? errno : 0;
 
 	*ret_done = op.copy;
 	return error;
@@ -72,8 +81,8 @@ zero_once(int fd, uint64_t dst, uint64_t bytes, int64_t *ret_done)
 	return error;
 }
 
-enum uffd_result
-uffd_fill(int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fill *ret)
+static enum uffd_result
+fill(const struct uffd_copy *c, struct uffd_fill *ret)
 {
 	int64_t done = 0;
 	int error;
@@ -86,16 +95,16 @@ uffd_fill(int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fil
 	do {
 		uint64_t at = ret->done_bytes;
 
-		if (src != NULL)
-			error = copy_once(fd, dst + at, (const char *)src + at, bytes - at, &done);
+		if (c->src != NULL)
+			error = copy_once(c, at, &done);
 		else
-			error = zero_once(fd, dst + at, bytes - at, &done);
+			error = zero_once(c->fd, c->dst + at, c->bytes - at, &done);
 		if (done > 0)
 			ret->done_bytes += (uint64_t)done;
 		/* A partial fill says EAGAIN whatever stopped it: ask again for the reason. */
-	} while (error == EAGAIN && done > 0 && ret->done_bytes < bytes);
+	} while (error == EAGAIN && done > 0 && ret->done_bytes < c->bytes);
 	ret->error = error;
-	if (error == 0 || ret->done_bytes >= bytes)
+	if (error == 0 || ret->done_bytes >= c->bytes)
 		return UFFD_DONE;
 	return classify(error);
 }
@@ -108,6 +117,46 @@ uffd_poison(int fd, uint64_t start, uint64_t bytes, struct uffd_fill *ret)
 
 	*ret = (struct uffd_fill){.done_bytes = error == 0 ? bytes : 0, .error = error};
 	return error == 0 ? UFFD_DONE : classify(error);
+}
+
+enum uffd_result
+uffd_fill(int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fill *ret)
+{
+	const struct uffd_copy c = {fd, dst, src, bytes, 0};
+
+	return fill(&c, ret);
+}
+
+enum uffd_result
+uffd_fill_protected(int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fill *ret)
+{
+	const struct uffd_copy c = {fd, dst, src, bytes, UFFDIO_COPY_MODE_WP};
+
+	return fill(&c, ret);
+}
+
+static int
+protect_once(int fd, uint64_t start, uint64_t bytes, uint64_t mode)
+{
+	struct uffdio_writeprotect op = {.range = {start, bytes}, .mode = mode};
+
+	return ioctl(fd, UFFDIO_WRITEPROTECT, &op) < 0 ? errno : 0;
+}
+
+enum uffd_result
+uffd_protect(int fd, uint64_t start, uint64_t bytes, bool protect, int *ret_error)
+{
+	uint64_t mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP : 0;
+
+	*ret_error = protect_once(fd, start, bytes, mode);
+	return *ret_error == 0 ? UFFD_DONE : classify(*ret_error);
+}
+
+/* ENOENT where it is not.  A removal under way hides the answer: then no. */
+bool
+uffd_is_protectable(int fd, uint64_t page, uint64_t bytes)
+{
+	return protect_once(fd, page, bytes, UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == 0;
 }
 
 void

@@ -30,6 +30,18 @@ struct uffd_fill {
 enum uffd_result uffd_fill(
     int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fill *ret);
 
+/* The same, and the first write to each page is told: one step, or a write in between would not
+ * be.  src is not NULL: the kernel has no zero page for that. */
+enum uffd_result uffd_fill_protected(
+    int fd, uint64_t dst, const void *src, uint64_t bytes, struct uffd_fill *ret);
+
+/* Makes the first write to each present page of the range tell, or lets it pass and wakes who
+ * waits for that.  *ret_error is the positive errno behind a result that is not done. */
+enum uffd_result uffd_protect(int fd, uint64_t start, uint64_t bytes, bool protect, int *ret_error);
+
+/* Whether the VMM has registered the page for write protection, too.  Its protection is lifted. */
+bool uffd_is_protectable(int fd, uint64_t page, uint64_t bytes);
+
 /* Makes the range poison: who touches it gets SIGBUS, and who waits there does.  A later fill
  * heals it.  UFFD_FAILED with EINVAL where the kernel (before Linux 6.6) cannot. */
 enum uffd_result uffd_poison(int fd, uint64_t start, uint64_t bytes, struct uffd_fill *ret);

@@ -70,11 +70,15 @@ check_flags(struct restore *r)
 	uint64_t timeout_ms = DEFAULT_TIMEOUT_MS;
 	const char *missing = !f->api_sock ? "--api-sock PATH"
 	    : !f->snapshot		   ? "--snapshot STATE"
-	    : !f->image			   ? "--image MEM"
+	    : !f->image && !f->template	   ? "--image MEM or --template NAME"
 					   : NULL;
 
 	if (missing) {
 		ctl_complain("restore needs %s", missing);
+		return -EINVAL;
+	}
+	if (f->image && f->template) {
+		ctl_complain("restore takes --image or --template, and not both");
 		return -EINVAL;
 	}
 	if (f->fallback && strcmp(f->fallback, "file") != 0) {
@@ -134,7 +138,7 @@ static enum exitcode
 load_file(struct restore *r)
 {
 	scoped_free char *snapshot = fc_path(r->ctl->flags.snapshot, r->ctl->flags.jail);
-	scoped_free char *image = fc_path(r->ctl->flags.image, r->ctl->flags.jail);
+	scoped_free char *image = fc_path(r->image, r->ctl->flags.jail);
 	json_t *body = fc_load_body(snapshot, "File", image, r->extra);
 	const struct exchange load = {
 	    r->fc.socket_path, "PUT", "/snapshot/load", body, r->deadline_ns};
@@ -177,6 +181,11 @@ await_fresh(struct restore *r)
 static enum exitcode
 fall_back(struct restore *r)
 {
+	if (!r->image) {
+		ctl_complain("no fallback: only pagerd knows the image of template %s",
+		    r->ctl->flags.template);
+		return EXITCODE_FAILED;
+	}
 	snprintf(r->fallback_from, sizeof(r->fallback_from), "%s: %s", r->failed_step, r->why);
 	if (await_fresh(r) != EXITCODE_OK)
 		return EXITCODE_FAILED;
@@ -307,6 +316,7 @@ ctl_restore(const struct ctl *ctl)
 
 	if (check_flags(&r) == 0) {
 		r.fc.socket_path = ctl->flags.api_sock;
+		r.image = ctl->flags.image ? xstrdup(ctl->flags.image) : NULL;
 		interrupt_catch();
 		steps_init(&r.steps, ctl);
 		code = conclude(&r, run(&r));
@@ -317,5 +327,6 @@ ctl_restore(const struct ctl *ctl)
 	free(r.id);
 	free(r.version);
 	free(r.socket_path);
+	free(r.image);
 	return code;
 }

@@ -55,17 +55,15 @@ error_of(const struct answer *answer)
 }
 
 /* Whose VMM it is: only root may name another user than its own.  A session that is never
- * connected to, because the answer was lost, ends by itself with our time. */
+ * connected to, because the answer was lost, ends by itself soon after our time. */
 static void
 complete_body(struct restore *r)
 {
-	uint64_t left_ms = exchange_left_ms(r->deadline_ns);
+	uint64_t left_ms = exchange_left_ms(r->deadline_ns) + BEYOND_MS;
 	bool names = geteuid() == 0;
 
 	json_object_set_new(r->create, "handshake_timeout_ms",
-	    json_integer((json_int_t)(left_ms < 1 ? 1
-		    : left_ms > MAX_LIMIT_MS	  ? MAX_LIMIT_MS
-						  : left_ms)));
+	    json_integer((json_int_t)(left_ms < MAX_LIMIT_MS ? left_ms : MAX_LIMIT_MS)));
 	if (names && !json_object_get(r->create, "vmm_uid"))
 		json_object_set_new(r->create, "vmm_uid", json_integer((json_int_t)r->fc.peer.uid));
 	if (names && !json_object_get(r->create, "vmm_gid"))
@@ -86,6 +84,8 @@ create(struct restore *r)
 		return fail_silent(r, answer.status);
 	if (answer.status >= 300)
 		return restore_fail(r, ctl_exitcode(answer.status), "%s", error_of(&answer));
+	if (!r->image && *ctl_text(answer.json, "image"))
+		r->image = xstrdup(ctl_text(answer.json, "image"));
 	if (strcmp(ctl_text(answer.json, "backend"), "file") == 0)
 		return restore_fail(r, EXITCODE_CONFLICT, "pagerd is switched to the file backend");
 	if (!*ctl_text(answer.json, "id") || !*ctl_text(answer.json, "socket_path"))

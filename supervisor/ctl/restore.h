@@ -20,6 +20,7 @@ struct restore {
 	uint64_t deadline_ns;
 	const char *backend;		  /* "uffd" or "file" */
 	char *id, *version, *socket_path; /* owned: the session's; NULL before there is one */
+	char *image;			  /* owned; NULL while only pagerd knows the template's */
 	bool closed;			  /* the session, after a failure */
 	const char *failed_step;	  /* which, and why */
 	char why[1024];

@@ -159,7 +159,8 @@ def usage():
         for words, why in (
                 (["--snapshot", "/s", "--image", "/i"], "restore needs --api-sock PATH"),
                 (["--api-sock", "/a", "--image", "/i"], "restore needs --snapshot STATE"),
-                (["--api-sock", "/a", "--snapshot", "/s"], "restore needs --image MEM"),
+                (["--api-sock", "/a", "--snapshot", "/s"], "restore needs --image MEM or --template"),
+                (["--template", "t"], "restore takes --image or --template, and not both"),
                 (["--fallback", "nfs"], "--fallback is file"),
                 (["--timeout", "0"], "--timeout must be more than 0"),
                 (["--vmm-uid", "root"], "root is no number"),
@@ -225,6 +226,37 @@ def falls_back():
                      "session b is closed", "  and what failed first is told")
 
 
+def switched_to_file():
+    """pagerd answers that the file backend is to be used; with a template it knows the file."""
+    with pagerd.Pagerd(backend="file") as pager:
+        image = pager.image(size="4M", seed=5)
+        pager.call("PUT", "/templates/t", {"image": image.path})
+        pager.call("POST", "/templates/t/promote")
+        for words in (["--image", image.path], ["--template", "t"]):
+            with firecracker.Fake(pager, image) as fc:
+                words = ["restore", "--api-sock", fc.socket, "--snapshot", fc.state] + words
+                fails(pager.ctl(*words), CONFLICT, "switched to file, %s" % words[-2],
+                      "session: pagerd is switched to the file backend")
+                done = pager.ctl(*words, "--fallback", "file")
+                tap.ok(done.returncode == OK and "on the file backend" in done.stdout,
+                       "  with --fallback file it is what happens", done.stderr)
+                tap.is_(fc.body("PUT /snapshot/load")["mem_backend"],
+                        {"backend_type": "File", "backend_path": image.path}, "  with its file")
+                tap.is_(fc.cmd("verify")["wrong"], 0, "  and the guest reads its memory")
+        pager.ctl("config", "backend=uffd")
+        with firecracker.Fake(pager, image, at={"PUT /snapshot/load": "die"}) as fc:
+            words = ["restore", "--api-sock", fc.socket, "--snapshot", fc.state, "--template", "t"]
+            done = pager.ctl("--socket", pager.dir + "/none", *words, "--fallback", "file")
+            tap.like(done.stderr, "no fallback: only pagerd knows the image of template t",
+                     "a template without pagerd")
+        with firecracker.Fake(pager, image) as fc:
+            words = ["restore", "--api-sock", fc.socket, "--snapshot", fc.state, "--template", "t"]
+            done = pager.ctl(*words, "--id", "fork")
+            tap.is_((done.returncode, done.stderr), (OK, ""), "a template is restored")
+            tap.is_((pager.show("fork")["template"], fc.cmd("verify")["wrong"]), ("t", 0),
+                    "  as a fork of it")
+
+
 def another_server():
     """An answer that only looks like pagerd's."""
     with pagerd.Pagerd() as pager:
@@ -254,4 +286,4 @@ def another_server():
 if __name__ == "__main__":
     tap.needs_root()
     tap.run(served, paused_as_json, of_another_user, in_a_jail, failing_steps, usage, pagerd_away,
-            falls_back, another_server)
+            falls_back, switched_to_file, another_server)

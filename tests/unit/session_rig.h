@@ -212,6 +212,7 @@ rig_start(void)
 	options->max_sessions = 4096;
 	options->handshake_timeout_ms = 60000;
 	options->tombstone_life_ms = 60000;
+	options->spawn_backoff_max_ms = 30000;
 	options->cluster_min_bytes = 4096;
 	options->cluster_max_bytes = 65536;
 	options->fault_spin_us = 7;

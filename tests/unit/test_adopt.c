@@ -166,6 +166,56 @@ test_refused(void)
 	tear_down();
 }
 
+/* The worker will not have it. */
+static void
+deny(struct life *life)
+{
+	struct far_message m = rig_take(life->worker, IPC_SESSION_ADOPT);
+	struct ipc_msg msg = {.type = IPC_SESSION_ADOPTED};
+
+	fd_close_all(m.fds, IPC_MAX_FDS);
+	msg.session_adopted.seq = m.msg.seq;
+	msg.session_adopted.session = m.msg.session_adopt.session;
+	msg.session_adopted.error = EIO;
+	rig_say(life->worker, &msg, NULL);
+}
+
+/* What is refused again and again is tried again ever more seldom, or when there is another
+ * worker. */
+static void
+test_back_off(void)
+{
+	uint64_t before = 0;
+
+	set_up();
+	session_close(b.session, SESSION_OUTCOME_CLOSED, "test");
+	die(false);
+	for (unsigned i = 0; i < 12; i++) {
+		uint64_t pause_ms = session_adopt_pause_ms(a.session);
+
+		if (!(pause_ms >= 250 && pause_ms <= 30000 &&
+			(pause_ms == before * 2 || i == 0 || pause_ms == 30000)))
+			ok(false, "pause %u is %d ms", i, (int)pause_ms);
+		before = pause_ms;
+		deny(&a);
+		sessions_place_homeless(&rig.sup.sessions, false);
+		if (is_placed(&a))
+			ok(false, "after refusal %u it is tried again at once", i);
+		a.session->not_before_ns = clock_now_ns();
+		sessions_place_homeless(&rig.sup.sessions, false);
+		if (!is_placed(&a))
+			ok(false, "after refusal %u and its pause it is not tried again", i);
+	}
+	is_int((intmax_t)before, 30000, "the pause grows up to a limit");
+	deny(&a);
+	sessions_place_homeless(&rig.sup.sessions, true);
+	ok(is_placed(&a), "another worker is tried at once");
+	adopted(&a);
+	is_int(a.session->state, SESSION_SERVING, "and adopts it");
+	is_int((intmax_t)session_adopt_pause_ms(a.session), 250, "then all is forgotten");
+	tear_down();
+}
+
 static void
 test_hung(void)
 {
@@ -191,6 +241,7 @@ main(void)
 	test_no_evidence();
 	test_kills();
 	test_refused();
+	test_back_off();
 	test_hung();
 	return done();
 }

@@ -172,6 +172,23 @@ test_lost(void)
 	rig_stop();
 }
 
+/* A link that is down is not the client's fault. */
+static void
+test_unreachable(void)
+{
+	static struct asker a;
+
+	start();
+	struct life life = life_serve(0, "l", false);
+	endpoint_close(&life.worker->child.ep);
+	is_int(ask_now("POST", "/sessions/l/complete", "", &a), 503,
+	    "a completion whose worker cannot be told");
+	ok(strstr(a.in, "\"code\":\"worker\"") != NULL, "says so");
+	is_int(life.session->state, SESSION_SERVING, "nothing has begun");
+	life_drop(&life);
+	stop();
+}
+
 static void
 test_fleet(void)
 {
@@ -221,6 +238,7 @@ main(void)
 	test_show();
 	test_complete();
 	test_lost();
+	test_unreachable();
 	test_fleet();
 	return done();
 }

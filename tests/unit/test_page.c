@@ -48,15 +48,19 @@ static void
 test_pair(int state, int event, uint8_t flags)
 {
 	int want = expected[state][event];
+	uint8_t kept = flags;
 	bool applied;
 
+	/* What was written to a removed page is gone. */
+	if (event == PAGE_EV_REMOVE)
+		kept &= (uint8_t) ~(PAGE_F_DIRTY | PAGE_F_TAKEN);
 	atomic_store(&cells[7], (uint8_t)state | flags);
 	atomic_store(&cells[6], 0);
 	atomic_store(&cells[8], 0);
 	applied = page_step(&map, 7, (enum page_event)event);
 	ok(page_next((enum page_state)state, (enum page_event)event) == want &&
 		applied == (want != NO) &&
-		atomic_load(&cells[7]) == ((uint8_t)(want == NO ? state : want) | flags) &&
+		atomic_load(&cells[7]) == ((uint8_t)(want == NO ? state : want) | kept) &&
 		atomic_load(&cells[6]) == 0 && atomic_load(&cells[8]) == 0,
 	    "%s, event %d, flags %#x", page_state_name((enum page_state)state), event, flags);
 }
@@ -83,6 +87,31 @@ test_background(void)
 			atomic_load(&cells[0]) == ((uint8_t)want | PAGE_F_BACKGROUND),
 		    "%s filled in the background", page_state_name((enum page_state)state));
 	}
+}
+
+static void
+test_dirty(void)
+{
+	for (int state = 0; state < 4; state++) {
+		int want = expected[state][PAGE_EV_MARK];
+
+		atomic_store(&cells[0], (uint8_t)state);
+		ok(page_step_dirty(&map, 0, PAGE_EV_MARK) == (want != NO) &&
+			atomic_load(&cells[0]) ==
+			    (want == NO ? (uint8_t)state : ((uint8_t)want | PAGE_F_DIRTY)),
+		    "%s marked to be filled and written", page_state_name((enum page_state)state));
+	}
+	atomic_store(&cells[0], PAGE_PRESENT | PAGE_F_BACKGROUND);
+	ok(page_set_flag(&map, 0, PAGE_F_DIRTY) && !page_set_flag(&map, 0, PAGE_F_DIRTY),
+	    "dirty is news once");
+	page_take(&map, 0);
+	is_int(atomic_load(&cells[0]), PAGE_PRESENT | PAGE_F_BACKGROUND | PAGE_F_TAKEN,
+	    "taken, and dirty no more");
+	page_take(&map, 0);
+	is_int(atomic_load(&cells[0]), PAGE_PRESENT | PAGE_F_BACKGROUND | PAGE_F_TAKEN,
+	    "what is not dirty is not taken");
+	page_clear_flag(&map, 0, PAGE_F_TAKEN);
+	is_int(atomic_load(&cells[0]), PAGE_PRESENT | PAGE_F_BACKGROUND, "confirmed");
 }
 
 static void
@@ -138,6 +167,7 @@ main(void)
 {
 	test_pairs();
 	test_background();
+	test_dirty();
 	test_fillable();
 	test_two_writers();
 	return done();

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define BODY_BYTES 1024
+#define MAX_FDS	   2
 
 static int
 append_region(char *body, size_t size, const struct vmm_region *r, uint64_t page_bytes,
@@ -51,28 +52,28 @@ make_body(char *body, size_t size, const struct vmm_memory *m, enum vmm_handshak
 	return err;
 }
 
-/* The descriptor travels with the first byte of data. */
+/* The descriptors travel with the first byte of data. */
 static int
-send_with_fd(int sock, const char *data, size_t bytes, int fd)
+send_with_fds(int sock, const char *data, size_t bytes, const int *fds, size_t nr_fds)
 {
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
 	} control = {.bytes = {0}};
 	struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = bytes};
 	struct msghdr msg = {
 	    .msg_iov = &iov,
 	    .msg_iovlen = 1,
 	    .msg_control = control.bytes,
-	    .msg_controllen = sizeof(control.bytes),
+	    .msg_controllen = CMSG_SPACE(nr_fds * sizeof(int)),
 	};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 	ssize_t n;
 
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	c->cmsg_len = CMSG_LEN(nr_fds * sizeof(int));
+	memcpy(CMSG_DATA(c), fds, nr_fds * sizeof(int));
 	n = sendmsg(sock, &msg, MSG_NOSIGNAL);
 	if (n < 0)
 		return -errno;
@@ -80,10 +81,10 @@ send_with_fd(int sock, const char *data, size_t bytes, int fd)
 }
 
 static int
-send_split(int sock, const char *data, size_t bytes, int fd)
+send_split(int sock, const char *data, size_t bytes, const int *fds, size_t nr_fds)
 {
 	size_t i;
-	int err = send_with_fd(sock, data, 1, fd);
+	int err = send_with_fds(sock, data, 1, fds, nr_fds);
 
 	for (i = 1; i < bytes && err == 0; i++) {
 		if (send(sock, data + i, 1, MSG_NOSIGNAL) != 1)
@@ -117,6 +118,8 @@ connect_to(const char *path, int *ret_fd)
 int
 handshake_send(struct vmm_memory *m, const struct vmm_options *o)
 {
+	const int fds[MAX_FDS] = {m->uffd, m->memfd};
+	size_t nr_fds = m->memfd >= 0 ? 2 : 1;
 	char body[BODY_BYTES];
 	int err = make_body(body, sizeof(body), m, o->handshake);
 
@@ -125,6 +128,6 @@ handshake_send(struct vmm_memory *m, const struct vmm_options *o)
 	if (err < 0)
 		return err;
 	if (o->handshake == HANDSHAKE_SPLIT1)
-		return send_split(m->socket, body, strlen(body), m->uffd);
-	return send_with_fd(m->socket, body, strlen(body), m->uffd);
+		return send_split(m->socket, body, strlen(body), fds, nr_fds);
+	return send_with_fds(m->socket, body, strlen(body), fds, nr_fds);
 }

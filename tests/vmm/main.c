@@ -16,7 +16,7 @@
 #include "tests/vmm/vmm.h"
 
 static struct vmm vmm = {
-    .memory = {.uffd = -1, .socket = -1},
+    .memory = {.memfd = -1, .uffd = -1, .socket = -1},
     .kvm_vm_fd = -1,
     .done_fd = -1,
     .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -38,6 +38,8 @@ static const char usage_text[] =
     "  --handshake new|old4|old3|wrapped|split1\n"
     "  --uffd-flags WORD,...  no-remove, blocking, user-mode, syscall\n"
     "  --hugepages 2M\n"
+    "  --track 1              register for write protection, too\n"
+    "  --memfd 1              memory is a shared memfd; the handshake brings it\n"
     "  --bare-populate BYTES  private pager: fill everything first, in such chunks\n"
     "A command a line on stdin, an answer a line on stdout, \"ok KEY=VALUE ...\" or \"error ...\"\n"
     "  touch ORDER [count=N] [seed=S] [vcpu=all|N] [noverify] [each]\n"
@@ -71,6 +73,7 @@ static const struct word_value uffd_words[] = {{"no-remove", UFFD_F_NO_REMOVE},
     {"blocking", UFFD_F_BLOCKING}, {"user-mode", UFFD_F_USER_MODE}, {"syscall", UFFD_F_SYSCALL},
     {NULL, 0}};
 static const struct word_value hugepage_words[] = {{"2M", 1}, {NULL, 0}};
+static const struct word_value flag_words[] = {{"0", 0}, {"1", 1}, {NULL, 0}};
 
 /* The value of a word, or -EINVAL. */
 static int
@@ -161,6 +164,14 @@ set_option(struct vmm_options *o, int option, char *value)
 		err = set_word(hugepage_words, value, &word);
 		o->hugepages = word == 1;
 		return err;
+	case 't':
+		err = set_word(flag_words, value, &word);
+		o->is_tracked = word == 1;
+		return err;
+	case 'm':
+		err = set_word(flag_words, value, &word);
+		o->is_memfd = word == 1;
+		return err;
 	default:
 		return -EINVAL;
 	}
@@ -182,6 +193,8 @@ static const struct option long_options[] = {
     {"uffd-flags", required_argument, NULL, 'u'},
     {"hugepages", required_argument, NULL, 'g'},
     {"bare-populate", required_argument, NULL, 'c'},
+    {"track", required_argument, NULL, 't'},
+    {"memfd", required_argument, NULL, 'm'},
     {NULL, 0, NULL, 0},
 };
 
@@ -203,6 +216,8 @@ options_problem(const struct vmm_options *o)
 		return "--holes and --zeros are more than 1000 permille together";
 	if (o->populate_bytes > 0 && o->backing != BACKING_PRIVATE_PAGER)
 		return "--bare-populate is for --private-pager";
+	if (o->is_memfd && (o->hugepages || o->backing != BACKING_SOCKET))
+		return "--memfd is for --socket and small pages";
 	if (o->hugepages && o->backing == BACKING_FILE)
 		return "--hugepages is not for --file";
 	return NULL;

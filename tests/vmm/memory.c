@@ -52,6 +52,24 @@ map_file(struct vmm_region *r, int fd)
 	return p == MAP_FAILED ? -errno : 0;
 }
 
+static int
+map_memfd(struct vmm_memory *m, const struct vmm_region *r)
+{
+	void *p = mmap(r->host, r->bytes, PROT_READ | PROT_WRITE,
+	    MAP_SHARED | MAP_NORESERVE | MAP_FIXED, m->memfd, (off_t)r->offset);
+
+	return p == MAP_FAILED ? -errno : 0;
+}
+
+static int
+open_memfd(struct vmm_memory *m, const struct vmm_options *o)
+{
+	m->memfd = memfd_create("guest", MFD_CLOEXEC);
+	if (m->memfd < 0 || ftruncate(m->memfd, (off_t)o->size_bytes) < 0)
+		return -errno;
+	return 0;
+}
+
 /* An image that ends early would be a SIGBUS later on. */
 static int
 open_image(const struct vmm_options *o, int *ret_fd)
@@ -100,10 +118,14 @@ memory_map(struct vmm_memory *m, const struct vmm_options *o)
 	split_regions(m, o);
 	if (o->backing == BACKING_FILE)
 		err = open_image(o, &fd);
+	if (o->is_memfd)
+		err = open_memfd(m, o);
 	for (r = 0; r < m->nr_regions && err == 0; r++) {
 		err = map_aligned(m->regions[r].bytes, flags, &m->regions[r].host);
 		if (err == 0 && o->backing == BACKING_FILE)
 			err = map_file(&m->regions[r], fd);
+		if (err == 0 && o->is_memfd)
+			err = map_memfd(m, &m->regions[r]);
 	}
 	return err;
 }
@@ -145,7 +167,8 @@ memory_register(struct vmm_memory *m, const struct vmm_options *o)
 	for (r = 0; r < m->nr_regions; r++) {
 		struct uffdio_register reg = {
 		    .range = {(uintptr_t)m->regions[r].host, m->regions[r].bytes},
-		    .mode = UFFDIO_REGISTER_MODE_MISSING,
+		    .mode = UFFDIO_REGISTER_MODE_MISSING |
+			(o->is_tracked ? UFFDIO_REGISTER_MODE_WP : 0),
 		};
 
 		if (ioctl(m->uffd, UFFDIO_REGISTER, &reg) < 0)
@@ -176,7 +199,10 @@ memory_discard(
 
 		return p == MAP_FAILED ? -errno : 0;
 	}
-	return madvise(at, count * VMM_PAGE_BYTES, MADV_DONTNEED) < 0 ? -errno : 0;
+	/* MADV_DONTNEED would leave the bytes in the memfd. */
+	return madvise(at, count * VMM_PAGE_BYTES, o->is_memfd ? MADV_REMOVE : MADV_DONTNEED) < 0
+	    ? -errno
+	    : 0;
 }
 
 int

@@ -58,6 +58,8 @@ struct vmm_options {
 	enum vmm_handshake handshake;
 	uint32_t uffd_flags; /* enum vmm_uffd_flag */
 	bool hugepages;
+	bool is_tracked; /* registers for write protection, too */
+	bool is_memfd;	 /* memory is a shared memfd, which the handshake brings */
 	uint64_t
 	    populate_bytes; /* private pager: fill everything first, in such chunks; 0: do not */
 };
@@ -74,6 +76,7 @@ struct vmm_memory {
 	uint32_t nr_regions;
 	uint64_t nr_pages;   /* of 4 KiB */
 	uint64_t page_bytes; /* of the mapping */
+	int memfd;	     /* -1: none */
 	int uffd;	     /* ours, kept for life as Firecracker does; -1: none */
 	int socket;	     /* leaked for life; -1: none */
 	pid_t pager;	     /* the private pager; 0: none */

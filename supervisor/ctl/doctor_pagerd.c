@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* doctor: pagerd itself, by its API. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/num.h"
+#include "common/scope.h"
+#include "common/xalloc.h"
+#include "supervisor/ctl/doctor.h"
+#include "supervisor/ctl/exchange.h"
+#include "supervisor/ctl/text.h"
+#include "version_gen.h"
+
+#define ASK_MS UINT64_C(5000)
+
+/* 0 with the JSON, owned, and who answered; else a negative errno. */
+static int
+ask(struct doctor *d, const char *target, json_t **ret, struct ucred *ret_peer)
+{
+	const struct exchange get = {
+	    d->ctl->socket_path, "GET", target, NULL, clock_now_ns() + ASK_MS * NS_PER_MS};
+	scoped_client struct client *client = NULL;
+	scoped_answer struct answer answer = {0};
+	int r = exchange_start(&get, &client);
+
+	if (r == 0 && ret_peer)
+		r = client_peer(client, ret_peer);
+	while (r == 0 && !client_is_done(client))
+		r = exchange_turn(&client, 1, get.deadline_ns);
+	if (r < 0)
+		return r;
+	exchange_end(client, &answer);
+	if (answer.status != 200 || !answer.json)
+		return answer.status < 0 ? answer.status : -EPROTO;
+	*ret = answer.json;
+	answer.json = NULL;
+	return 0;
+}
+
+static void
+say_silent(struct doctor *d, int error)
+{
+	const char *path = d->ctl->socket_path;
+
+	if (error == -ENOENT)
+		doctor_say(d, "pagerd", DOCTOR_FAIL,
+		    "systemctl start pagerd, or name its socket by --socket",
+		    "there is no socket %s", path);
+	else if (error == -ECONNREFUSED)
+		doctor_say(d, "pagerd", DOCTOR_FAIL,
+		    "systemctl start pagerd; journalctl -u pagerd says why it ended",
+		    "nobody listens on %s", path);
+	else if (error == -EACCES || error == -EPERM)
+		doctor_say(d, "pagerd", DOCTOR_FAIL,
+		    "run pagerctl as root, or join the group of the socket (admin-group)",
+		    "you may not connect to %s", path);
+	else
+		doctor_say(d, "pagerd", DOCTOR_FAIL, "journalctl -u pagerd", "no answer on %s: %s",
+		    path, strerror(-error));
+}
+
+static void
+check_versions(struct doctor *d)
+{
+	json_t *json = NULL;
+	const json_t *v;
+	const char *current;
+	size_t i, installed = 0;
+
+	if (ask(d, "/versions", &json, NULL) < 0)
+		return;
+	current = ctl_text(json, "current");
+	json_array_foreach(json_object_get(json, "versions"), i, v)
+	{
+		installed += ctl_flag(v, "installed");
+		if (!ctl_flag(v, "installed") && ctl_u64(v, "sessions"))
+			doctor_say(d, "workers", DOCTOR_WARN,
+			    "install it again, or complete its sessions",
+			    "version %s serves %" PRIu64
+			    " sessions and is no longer installed: a worker that dies cannot be "
+			    "started again",
+			    ctl_text(v, "version"), ctl_u64(v, "sessions"));
+		if (ctl_u64(v, "retry_in_ms"))
+			doctor_say(d, "workers", DOCTOR_FAIL,
+			    "journalctl -u pagerd has its last words",
+			    "the worker of version %s keeps dying", ctl_text(v, "version"));
+	}
+	if (!*current)
+		doctor_say(d, "workers", DOCTOR_FAIL,
+		    "install a package pagerd-worker-VERSION, or set worker-dir",
+		    "no version is installed: no session can be created");
+	else
+		doctor_say(d, "workers", DOCTOR_OK, NULL, "new sessions go to %s; installed: %zu",
+		    current, installed);
+	json_decref(json);
+}
+
+static void
+check_sessions(struct doctor *d)
+{
+	json_t *json = NULL;
+	const json_t *s;
+	size_t i, live = 0, held = 0, alarmed = 0;
+	const char *one = "", *other = "";
+
+	if (ask(d, "/sessions", &json, NULL) < 0)
+		return;
+	json_array_foreach(json_object_get(json, "sessions"), i, s)
+	{
+		if (*ctl_text(s, "outcome"))
+			continue;
+		live++;
+		if (strcmp(ctl_text(s, "state"), "held") == 0) {
+			held++;
+			one = ctl_text(s, "id");
+		}
+		if (ctl_u64(s, "alarms")) {
+			alarmed++;
+			other = ctl_text(s, "id");
+		}
+	}
+	if (held)
+		doctor_say(d, "sessions", DOCTOR_FAIL, "pagerctl retry ID, or close it",
+		    "%zu frozen because workers died with them, such as %s", held, one);
+	if (alarmed)
+		doctor_say(d, "sessions", DOCTOR_FAIL, "pagerctl show ID; look at the storage",
+		    "%zu whose image could not be read, such as %s", alarmed, other);
+	if (!held && !alarmed)
+		doctor_say(
+		    d, "sessions", DOCTOR_OK, NULL, "%zu, none held, none with alarms", live);
+	json_decref(json);
+}
+
+static const json_t *
+option(const json_t *config, const char *name)
+{
+	return json_object_get(json_object_get(json_object_get(config, "options"), name), "value");
+}
+
+static void
+check_roots(struct doctor *d, const json_t *config)
+{
+	const json_t *list = option(config, "image-root"), *root;
+	struct stat st;
+	size_t i;
+
+	if (json_array_size(list) == 0)
+		doctor_say(d, "images", DOCTOR_FAIL, "set image-root in pagerd.conf",
+		    "pagerd has no image root: no image can be opened");
+	json_array_foreach(list, i, root)
+	{
+		const char *path = json_string_value(root);
+
+		if (!path)
+			continue;
+		if (stat(path, &st) < 0)
+			doctor_say(d, "images", DOCTOR_WARN,
+			    "make it, or take it out of image-root", "image root %s: %s", path,
+			    strerror(errno));
+		else
+			doctor_say(d, "images", DOCTOR_OK, NULL, "image root %s", path);
+	}
+}
+
+static void
+check_config(struct doctor *d, pid_t pid)
+{
+	json_t *json = NULL;
+	const char *text;
+	uint64_t max_sessions;
+
+	if (ask(d, "/config", &json, NULL) < 0)
+		return;
+	check_roots(d, json);
+	text = json_string_value(option(json, "max-sessions"));
+	if (text && num_parse_u64(text, 0, UINT32_MAX, &max_sessions) == 0)
+		doctor_limits(d, pid, max_sessions);
+	text = json_string_value(option(json, "backend"));
+	if (text && strcmp(text, "file") == 0)
+		doctor_say(d, "pagerd", DOCTOR_WARN, "pagerctl config backend=uffd",
+		    "its backend is file: no session is made, VMMs map their images themselves");
+	json_decref(json);
+}
+
+void
+doctor_pagerd(struct doctor *d)
+{
+	struct ucred peer = {0};
+	json_t *health = NULL;
+	const char *version;
+	char up[TEXT_BYTES];
+	int r = ask(d, "/health", &health, &peer);
+
+	if (r < 0) {
+		say_silent(d, r);
+		return;
+	}
+	version = ctl_text(health, "version");
+	doctor_say(d, "pagerd", DOCTOR_OK, NULL, "%s, process %d, up %s", version, (int)peer.pid,
+	    text_nanos(up, ctl_u64(health, "uptime_ms") * NS_PER_MS));
+	if (strcmp(version, PROJECT_VERSION) != 0)
+		doctor_say(d, "pagerd", DOCTOR_WARN, "systemctl restart pagerd; no VM notices",
+		    "pagerd is %s, pagerctl %s: an upgrade has not been finished", version,
+		    PROJECT_VERSION);
+	json_decref(health);
+	check_config(d, peer.pid);
+	check_versions(d);
+	check_sessions(d);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/track.h"
+
+#include <stdatomic.h>
+
+#include "worker/session.h"
+#include "worker/uffd.h"
+
+/* A VMM registers each of its regions in the same way, or gets what it had without. */
+static bool
+is_protectable(const struct session *s)
+{
+	for (uint32_t i = 0; i < s->regions.nr; i++) {
+		const struct region *r = &s->regions.rows[i];
+
+		if (!uffd_is_protectable(s->uffd, r->host_addr, r->page_bytes))
+			return false;
+	}
+	return true;
+}
+
+void
+track_begin(struct session *s)
+{
+	s->is_tracked = is_protectable(s);
+	atomic_store(
+	    &pagemap_track(&s->map)->tracking, s->is_tracked ? PAGEMAP_TRACKED : PAGEMAP_UNTRACKED);
+	if (s->is_tracked)
+		session_log(s, LOG_LEVEL_INFO, "its writes are tracked");
+}
+
+void
+track_resume(struct session *s)
+{
+	s->is_tracked = atomic_load(&pagemap_track(&s->map)->tracking) == PAGEMAP_TRACKED;
+}
+
+void
+track_lose(struct session *s)
+{
+	if (s->is_tracked)
+		atomic_store(&pagemap_track(&s->map)->tracking, PAGEMAP_LOST);
+}
