@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One line is one write(), so lines of several threads or processes on the same pipe
- * do not mix.  A pipe that is full loses the line: the log never blocks its caller. */
+ * do not mix.  A line is lost, and its caller never blocks, where the pipe does not (a worker's)
+ * or log_drop_when_full() was asked for. */
 #include "common/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,6 +20,8 @@
 
 static const char *log_name = "pagerd";
 static _Atomic int log_max = LOG_LEVEL_NOTICE;
+static bool drops;		 /* instead of waiting for whoever reads */
+static unsigned long nr_dropped; /* since the last line that got through */
 
 static const struct {
 	const char *word;
@@ -52,6 +56,12 @@ log_level_parse(const char *word)
 	return -EINVAL;
 }
 
+void
+log_drop_when_full(void)
+{
+	drops = true;
+}
+
 static bool
 is_enabled(enum log_level level)
 {
@@ -76,6 +86,45 @@ clip(int n, size_t room)
 	return (size_t)n < room ? (size_t)n : room - 1;
 }
 
+static void
+put_line(const char *line, size_t bytes)
+{
+	while (write(STDERR_FILENO, line, bytes) < 0 && errno == EINTR)
+		;
+}
+
+/* A pipe that says it can be written to takes PIPE_BUF bytes at once. */
+static bool
+is_full(void)
+{
+	struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+	return poll(&out, 1, 0) == 0;
+}
+
+/* One thread logs where this is asked for. */
+static bool
+is_dropped(void)
+{
+	char line[128];
+	unsigned long n = nr_dropped;
+
+	if (!drops)
+		return false;
+	if (is_full()) {
+		nr_dropped++;
+		return true;
+	}
+	if (n == 0)
+		return false;
+	nr_dropped = 0;
+	put_line(line,
+	    clip(snprintf(line, sizeof(line), "<%d>%s: log: %lu lines lost: nobody read them\n",
+		     (int)LOG_LEVEL_WARNING, log_name, n),
+		sizeof(line)));
+	return is_full();
+}
+
 void
 log_va(enum log_level level, const char *fmt, va_list ap)
 {
@@ -91,8 +140,8 @@ log_va(enum log_level level, const char *fmt, va_list ap)
 	defuse(line + used, text);
 	used += text;
 	line[used++] = '\n';
-	while (write(STDERR_FILENO, line, used) < 0 && errno == EINTR)
-		;
+	if (!is_dropped())
+		put_line(line, used);
 	errno = saved;
 }
 

@@ -22,6 +22,10 @@ enum log_level {
 void log_init(const char *name, enum log_level max);
 void log_set_level(enum log_level max);
 
+/* From now on a line is lost while nobody reads stderr, and the next that gets through says how
+ * many were.  For a process of one thread whose loop must not wait. */
+void log_drop_when_full(void);
+
 /* The level that a word of --log-level names, or -EINVAL. */
 int log_level_parse(const char *word);
 

@@ -56,6 +56,7 @@ main(int argc, char *argv[])
 		supervisor_fini(&sup);
 		return EXITCODE_FATAL;
 	}
+	log_drop_when_full();
 	/* From here on the supervisor must not exit except through supervisor_fini(). */
 	supervisor_run(&sup);
 	supervisor_fini(&sup);
