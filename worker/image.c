@@ -68,6 +68,7 @@ destroy(struct image *image)
 {
 	pthread_cond_destroy(&image->watch_cond);
 	pthread_mutex_destroy(&image->watch_lock);
+	sem_destroy(&image->may_warm);
 	pthread_cond_destroy(&image->cond);
 	pthread_mutex_destroy(&image->lock);
 	image_index_free(atomic_load(&image->index));
@@ -113,6 +114,7 @@ open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, int
 	atomic_init(&image->kind, find_kind(fd));
 	init_locks(image);
 	image->fd = fd;
+	sem_init(&image->may_warm, 0, pager->is_adopting ? 0 : 1);
 	atomic_init(&image->holders, 2);
 	if (pthread_create(&indexer, &pager->thread_attr, image_index_main, image) != 0) {
 		munmap(map, mapped);
@@ -157,7 +159,17 @@ image_put(struct image *image)
 	atomic_store(&image->stop, true);
 	pthread_cond_broadcast(&image->watch_cond);
 	pthread_mutex_unlock(&image->watch_lock);
+	sem_post(&image->may_warm);
 	image_release(image);
+}
+
+void
+images_warm(struct pager *pager)
+{
+	struct list *pos;
+
+	list_for_each(pos, &pager->images)
+		sem_post(&list_entry(pos, struct image, link)->may_warm);
 }
 
 void

@@ -17,6 +17,7 @@
 #define WORKER_IMAGE_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -59,6 +60,7 @@ struct image {
 	_Atomic(struct image_index *) index; /* NULL until the holes are known */
 	pthread_mutex_t lock;		     /* indexed */
 	pthread_cond_t cond;
+	sem_t may_warm;	   /* its page tables may be filled, or it is to stop */
 	bool indexed;	   /* the holes are known, or cannot be */
 	_Atomic bool stop; /* the indexer is to end early; set under watch_lock */
 	/* Of its own: whoever waits for the holes holds the other. */
@@ -73,6 +75,10 @@ struct image {
  * reference.  0 or a negative errno (the caller still owns fd). */
 int image_get(struct pager *pager, int fd, uint64_t bytes, struct image **ret);
 void image_put(struct image *image);
+
+/* Filling page tables keeps others from mapping memory, as a new session must, and from the
+ * CPU.  Where pager.is_adopting is set, an image that is opened waits for this. */
+void images_warm(struct pager *pager);
 
 /* For the indexer and image_put(): one holder fewer. */
 void image_release(struct image *image);

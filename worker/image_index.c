@@ -130,6 +130,15 @@ publish(struct image *image, struct image_index *index)
 	pthread_mutex_unlock(&image->lock);
 }
 
+/* False when there is nobody left to warm it for. */
+static bool
+wait_to_warm(struct image *image)
+{
+	while (sem_wait(&image->may_warm) < 0)
+		; /* EINTR */
+	return !atomic_load(&image->stop);
+}
+
 void *
 image_index_main(void *arg)
 {
@@ -147,7 +156,7 @@ image_index_main(void *arg)
 			index->nr = 0;
 	}
 	publish(image, index);
-	if (atomic_load(&image->kind) == IMAGE_IN_MEMORY)
+	if (atomic_load(&image->kind) == IMAGE_IN_MEMORY && wait_to_warm(image))
 		warm_data(image);
 	image_watch(image);
 	image_release(image);

@@ -58,6 +58,8 @@ on_session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *
 	struct ipc_msg answer = {.type = IPC_SESSION_ADOPTED};
 	int r = session_adopt(pager, msg, fds);
 
+	if (r == 0)
+		return;
 	answer.session_adopted.seq = msg->seq;
 	answer.session_adopted.session = msg->session;
 	answer.session_adopted.error = (uint32_t)-r;

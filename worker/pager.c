@@ -34,6 +34,7 @@ on_turn(struct ev_loop *loop, ev_prepare *w, int revents)
 
 	(void)loop;
 	(void)revents;
+	sessions_serve_adopted(pager);
 	rejoin_continue(pager);
 	if (pager->nr_sessions != 0 || (linked && pager->link.queued != 0))
 		return;

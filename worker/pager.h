@@ -22,6 +22,7 @@ struct pager {
 	struct list sessions; /* of struct session.link */
 	struct list images;   /* of struct image.link */
 	unsigned nr_sessions;
+	bool is_adopting; /* some may have a SESSION_ADOPT that is not answered yet */
 	bool draining;
 	struct rejoin rejoin;
 	uint64_t overlays_of; /* the session that overlays_fd is meant for */

@@ -257,6 +257,7 @@ session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds
 	struct session *s;
 	int r = fault_named(FAULT_ADOPT_SESSION, msg->name) ? -EIO : check_setup(pager, &setup);
 
+	pager->is_adopting = true;
 	if (r < 0)
 		return r;
 	s = new_session(pager, &setup);
@@ -269,9 +270,59 @@ session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds
 		destroy(s);
 		return r;
 	}
+	s->adopt_seq = msg->seq;
 	add_session(s);
 	session_step(s, SESSION_EV_ADOPT);
 	return 0;
+}
+
+static void
+answer_adoption(struct session *s, int error)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_ADOPTED};
+
+	msg.session_adopted.seq = s->adopt_seq;
+	msg.session_adopted.session = s->number;
+	msg.session_adopted.error = (uint32_t)-error;
+	s->adopt_seq = 0;
+	pager_send(s->pager, &msg, NULL, 0);
+}
+
+static void
+drop_adopted(struct session *s, int error)
+{
+	answer_adoption(s, error);
+	list_remove(&s->link);
+	s->pager->nr_sessions--;
+	destroy(s);
+}
+
+void
+sessions_serve_adopted(struct pager *pager)
+{
+	struct list *pos, *tmp;
+
+	if (!pager->is_adopting)
+		return;
+	list_for_each_safe(pos, tmp, &pager->sessions) {
+		struct session *s = list_entry(pos, struct session, link);
+		/* It may have been told to close meanwhile. */
+		int r =
+		    s->adopt_seq != 0 && s->state != SESSION_STOPPING ? session_vmm_serve(s) : 0;
+
+		if (r < 0)
+			drop_adopted(s, r);
+	}
+	list_for_each(pos, &pager->sessions) {
+		struct session *s = list_entry(pos, struct session, link);
+
+		if (s->adopt_seq == 0)
+			continue;
+		session_vmm_wake(s);
+		answer_adoption(s, 0);
+	}
+	pager->is_adopting = false;
+	images_warm(pager);
 }
 
 int

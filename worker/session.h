@@ -102,6 +102,7 @@ struct session {
 	_Atomic bool stop;	  /* threads: end */
 	_Atomic int alarm_error;  /* threads: errno of the last alarm */
 	bool gone_sent;
+	uint32_t adopt_seq;	 /* of the SESSION_ADOPT that is not answered yet; 0: none */
 	bool is_known;		 /* the supervisor at the link has been told of it */
 	enum ipc_ended ended_as; /* once it is STOPPING */
 	bool refused;		 /* report the refusal when it has stopped */
@@ -117,9 +118,13 @@ struct session {
 int session_open(struct pager *pager, const struct ipc_session_open *msg, int *fds);
 
 /* Takes over a session in the middle of its life from SESSION_ADOPT and its four descriptors,
- * which it takes over when it succeeds.  Its faults are served when it returns 0; otherwise a
- * negative errno and nothing is held. */
+ * which it takes over when it succeeds: sessions_serve_adopted() serves it and answers.
+ * Otherwise a negative errno, and nothing is held. */
 int session_adopt(struct pager *pager, const struct ipc_session_adopt *msg, int *fds);
+
+/* At the end of a loop turn: begins to serve what was adopted in it.  All of it at once: the
+ * threads and guests of the first would keep the CPU from the adoption of the others. */
+void sessions_serve_adopted(struct pager *pager);
 
 /* Goes on with a VMM that had connected to another worker; takes fd over.  0 or -EINVAL. */
 int session_connect(struct session *s, int fd);

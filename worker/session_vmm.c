@@ -253,18 +253,26 @@ session_vmm_resume(struct session *s, int *uffd, int *connection)
 	if (removals > 0)
 		session_log(s, LOG_LEVEL_INFO, "removals_recovered=%zu", removals);
 	track_resume(s);
-	s->uffd = *uffd;
-	r = session_thread_start(s, fault_main);
-	if (r < 0) {
-		s->uffd = -1; /* still the caller's */
-		return r;
-	}
-	*uffd = -1;
+	s->uffd = fd_take(uffd);
 	s->connection = fd_take(connection);
-	watch_connection(s);
+	return 0;
+}
+
+int
+session_vmm_serve(struct session *s)
+{
+	int r = session_thread_start(s, fault_main);
+
+	if (r == 0)
+		watch_connection(s);
+	return r;
+}
+
+void
+session_vmm_wake(struct session *s)
+{
 	(void)fault_named(FAULT_ADOPT_WAKE, s->name);
 	fault_wake_all(s);
-	return 0;
 }
 
 void

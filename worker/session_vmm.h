@@ -11,11 +11,16 @@ void session_vmm_listen(struct session *s);
 /* Starts a handshake on fd, which it takes over. */
 void session_vmm_begin(struct session *s, int fd);
 
-/* Goes on with a session whose handshake is long over: takes its regions from the page map,
- * starts its fault thread and wakes every thread of the VMM that waits, because a fault that
- * a dead reader had read is never delivered again.  Takes uffd and connection over when it
- * succeeds; otherwise a negative errno. */
+/* Goes on with a session whose handshake is long over: takes its regions from the page map.
+ * Takes uffd and connection over when it succeeds; otherwise a negative errno.  It is served
+ * from session_vmm_serve() on. */
 int session_vmm_resume(struct session *s, int *uffd, int *connection);
+
+/* Starts its fault thread.  0 or a negative errno. */
+int session_vmm_serve(struct session *s);
+/* After that: wakes every thread of the VMM that waits, because a fault that a dead reader
+ * had read is never delivered again. */
+void session_vmm_wake(struct session *s);
 
 /* Between two supervisors: a VMM that is not served yet has to wait. */
 void session_vmm_pause(struct session *s);
