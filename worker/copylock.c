@@ -39,6 +39,13 @@ copylock_idle_priority(void)
 }
 
 void
+copylock_normal_priority(void)
+{
+	is_idle = false;
+	set_policy(0, SCHED_BATCH);
+}
+
+void
 copylock_find_limits(void)
 {
 	struct rlimit nice;

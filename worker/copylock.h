@@ -39,4 +39,9 @@ void copylock_find_limits(void);
  * could lend it a priority it only becomes one that never preempts. */
 void copylock_idle_priority(void);
 
+/* The end of that, where the thread only waits from now on.  A process that is killed is over when
+ * its last thread has run once more, and its sessions wait for that: on a busy machine an idle one
+ * keeps them waiting. */
+void copylock_normal_priority(void);
+
 #endif

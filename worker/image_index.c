@@ -158,6 +158,7 @@ image_index_main(void *arg)
 	publish(image, index);
 	if (atomic_load(&image->kind) == IMAGE_IN_MEMORY && wait_to_warm(image))
 		warm_data(image);
+	copylock_normal_priority();
 	image_watch(image);
 	image_release(image);
 	return NULL;
