@@ -2,6 +2,7 @@
 #include "worker/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -379,6 +380,22 @@ populate_map(const struct image *image, char *start, uint64_t bytes)
 			return -1;
 	}
 	return 0;
+}
+
+bool
+image_is_near(const struct image *image, uint64_t offset)
+{
+	unsigned char byte;
+	struct iovec one = {.iov_base = &byte, .iov_len = 1};
+	int kind = atomic_load_explicit(&image->kind, memory_order_relaxed);
+
+	return kind != IMAGE_CACHED || preadv2(image->fd, &one, 1, (off_t)offset, RWF_NOWAIT) >= 0;
+}
+
+void
+image_read_ahead(const struct image *image, uint64_t offset, uint64_t bytes)
+{
+	(void)posix_fadvise(image->fd, (off_t)offset, (off_t)bytes, POSIX_FADV_WILLNEED);
 }
 
 int

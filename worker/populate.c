@@ -21,17 +21,8 @@
 #define READ_TRIES    5U
 #define PACE_STEP_NS  (20 * NS_PER_MS)
 #define BUFFER_BYTES  (UINT64_C(2) << 20)
-
-struct sweep {
-	struct session *s;
-	uint64_t rate_bytes;
-	uint64_t begin_ns;
-	uint64_t bytes;	   /* filled so far */
-	unsigned failures; /* reads that failed in a row */
-	void *buf;	   /* owned; of BUFFER_BYTES, once a page is put together; else NULL */
-	char *why;
-	size_t why_bytes;
-};
+/* Below this a copy by way of a buffer is cheaper than page tables of ours for the source. */
+#define READ_BYTES (UINT64_C(64) * 1024)
 
 /* True when none of the eight cells is absent or filling: bit 1 of the state says so, and
  * once set it stays. */
@@ -78,22 +69,44 @@ populate_is_needed(const struct session *s)
 	return false;
 }
 
+static int
+need_buffer(struct sweep *w)
+{
+	void *buf;
+
+	if (w->buf != NULL)
+		return 0;
+	buf = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buf == MAP_FAILED)
+		return -errno;
+	w->buf = buf;
+	return 0;
+}
+
 /* A page that is part overlay, part image. */
 static int
 put_together(struct sweep *w, const struct run *page, const void **ret_src)
 {
 	const struct session *s = w->s;
+	int r = need_buffer(w);
 
-	if (w->buf == NULL) {
-		void *buf = mmap(
-		    NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (buf == MAP_FAILED)
-			return -errno;
-		w->buf = buf;
-	}
 	*ret_src = w->buf;
-	return overlay_read(s->overlays, s->image, run_offset(page), run_bytes(page), w->buf);
+	return r < 0
+	    ? r
+	    : overlay_read(s->overlays, s->image, run_offset(page), run_bytes(page), w->buf);
+}
+
+static int
+read_image(struct sweep *w, const struct run *run, const void **ret_src)
+{
+	const struct image *image = w->s->image;
+	int r;
+
+	if (run_bytes(run) >= READ_BYTES)
+		return image_warm(image, run_offset(run), run_bytes(run), ret_src);
+	r = need_buffer(w);
+	*ret_src = w->buf;
+	return r < 0 ? r : image_read(image, run_offset(run), run_bytes(run), w->buf);
 }
 
 /* Clips run to one kind of source and gets that ready; may wait for storage. */
@@ -115,7 +128,7 @@ prepare(struct sweep *w, struct run *run, const void **ret_src)
 		return 0;
 	}
 	run->nr = n >= page_bytes ? n / page_bytes : 1;
-	return image_warm(s->image, run_offset(run), run_bytes(run), ret_src);
+	return read_image(w, run, ret_src);
 }
 
 static int
@@ -164,9 +177,8 @@ not_filled(struct sweep *w, const struct run *run, enum fill_result result, int 
 	return error != 0 ? -error : -EIO;
 }
 
-/* One chunk; returns how far it came in *ret_done. */
-static int
-fill_chunk(struct sweep *w, struct run run, uint64_t *ret_done)
+int
+populate_run(struct sweep *w, struct run run, uint64_t *ret_done)
 {
 	struct session *s = w->s;
 	enum fill_result result;
@@ -195,9 +207,23 @@ fill_chunk(struct sweep *w, struct run run, uint64_t *ret_done)
 	return not_filled(w, &run, result, fill.error);
 }
 
-/* Stays below the rate by waiting, a little at a time so that an abort is seen. */
-static void
-keep_pace(const struct sweep *w)
+bool
+populate_is_over(const struct sweep *w)
+{
+	return atomic_load(w->abort) || atomic_load(&w->s->stop);
+}
+
+void
+populate_end(struct sweep *w)
+{
+	if (w->buf != NULL)
+		munmap(w->buf, BUFFER_BYTES);
+	w->buf = NULL;
+}
+
+/* A little at a time so that an abort is seen. */
+void
+populate_keep_pace(const struct sweep *w)
 {
 	uint64_t due_ns, now_ns;
 
@@ -205,7 +231,7 @@ keep_pace(const struct sweep *w)
 		return;
 	due_ns =
 	    w->begin_ns + (uint64_t)((double)w->bytes * (double)NS_PER_S / (double)w->rate_bytes);
-	while (!session_is_aborted(w->s) && (now_ns = clock_now_ns()) < due_ns)
+	while (!populate_is_over(w) && (now_ns = clock_now_ns()) < due_ns)
 		pause_ns(due_ns - now_ns < PACE_STEP_NS ? due_ns - now_ns : PACE_STEP_NS);
 }
 
@@ -222,13 +248,13 @@ populate_region(struct sweep *w, const struct region *r)
 
 		if (run.nr == 0)
 			return 0;
-		if (session_is_aborted(w->s))
+		if (populate_is_over(w))
 			return -ECANCELED;
-		error = fill_chunk(w, run, &done);
+		error = populate_run(w, run, &done);
 		if (error < 0)
 			return error;
 		first = run.first + done;
-		keep_pace(w);
+		populate_keep_pace(w);
 	}
 }
 
@@ -237,6 +263,7 @@ populate(struct session *s, uint64_t rate_bytes, char *why, size_t why_bytes)
 {
 	struct sweep w = {
 	    .s = s,
+	    .abort = &s->completion.abort,
 	    .rate_bytes = rate_bytes,
 	    .begin_ns = clock_now_ns(),
 	    .why = why,
@@ -246,7 +273,6 @@ populate(struct session *s, uint64_t rate_bytes, char *why, size_t why_bytes)
 
 	for (uint32_t i = 0; i < s->regions.nr && r == 0; i++)
 		r = populate_region(&w, &s->regions.rows[i]);
-	if (w.buf != NULL)
-		munmap(w.buf, BUFFER_BYTES);
+	populate_end(&w);
 	return r;
 }

@@ -4,13 +4,38 @@
 #ifndef WORKER_POPULATE_H
 #define WORKER_POPULATE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+struct run;
 struct session;
 
 #define POPULATE_CHUNK_BYTES (UINT64_C(256) * 1024)
+
+/* Under way, by one thread. */
+struct sweep {
+	struct session *s;
+	const _Atomic bool *abort; /* besides session.stop */
+	uint64_t rate_bytes;	   /* a second at most; 0: no limit */
+	uint64_t begin_ns;
+	uint64_t bytes;	   /* filled so far */
+	unsigned failures; /* reads that failed in a row */
+	void *buf;	   /* owned, until populate_end(); NULL before it is needed */
+	char *why;	   /* of a failure */
+	size_t why_bytes;
+};
+
+/* Fills of run what is of one kind of source, from its first page on, and may wait for the
+ * image.  Every page of it was found fillable.  0 and how many pages are there now, perhaps
+ * none; -ESRCH when the VMM is gone; or another negative errno and why. */
+int populate_run(struct sweep *sweep, struct run run, uint64_t *ret_done);
+/* Waits as long as the rate asks for. */
+void populate_keep_pace(const struct sweep *sweep);
+/* It was told to stop. */
+bool populate_is_over(const struct sweep *sweep);
+void populate_end(struct sweep *sweep);
 
 /* Fills all that is absent now.  rate_bytes a second at most, 0 for no limit.  Ends
  * early with -ECANCELED when the completion's abort flag or the session's stop flag is
