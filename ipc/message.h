@@ -75,6 +75,7 @@ enum ipc_sandbox {
  * not be sent the message, nor a session that needs it. */
 enum ipc_ability {
 	IPC_CAN_PICTURE = 1U << 16, /* SESSION_PICTURE; answers the faults of protected pages */
+	IPC_CAN_TRACE = 1U << 17,   /* SESSION_TRACE and SESSION_TRACE_STOP */
 };
 
 /* SESSION_PICTURE.flags */

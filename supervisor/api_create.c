@@ -26,6 +26,9 @@ static const struct json_member members[] = {
 	MEMBER("cluster_min_bytes", U64, false, session.cluster_min_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
 	MEMBER("cluster_max_bytes", U64, false, session.cluster_max_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
 	MEMBER("on_image_error", TEXT, false, session.on_image_error, 1, 16),
+	MEMBER("record", ANY, false, record, 0, 0),
+	MEMBER("hot_list", TEXT, false, session.hot_list, 1, 4095),
+	MEMBER("prefetch", TEXT, false, prefetch, 1, 16),
 	MEMBER("overlays", LIST, false, list, 0, OVERLAY_MAX),
 };
 /* clang-format on */
@@ -67,6 +70,35 @@ check_source(const struct session_request *req, char *why, size_t why_bytes)
 }
 
 int
+api_record_read(const json_t *json, bool *ret, const char **ret_path, char *why, size_t why_bytes)
+{
+	static const struct json_member path_member = {"path", JSON_KIND_TEXT, true, 0, 1, 4095};
+
+	*ret = json_is_true(json) || json_is_object(json);
+	*ret_path = NULL;
+	if (json_is_object(json))
+		return json_read_members(json, &path_member, 1, ret_path, why, why_bytes);
+	if (json_is_boolean(json))
+		return 0;
+	snprintf(why, why_bytes, "\"record\" must be true, false or an object with a \"path\"");
+	return -EINVAL;
+}
+
+static int
+read_traces(struct api_create *create, char *why, size_t why_bytes)
+{
+	struct session_request *req = &create->session;
+
+	if (create->prefetch != NULL && !prefetch_mode_read(create->prefetch, &req->prefetch)) {
+		snprintf(why, why_bytes, "\"prefetch\" must be on, off or sequential");
+		return -EINVAL;
+	}
+	if (create->record == NULL)
+		return 0;
+	return api_record_read(create->record, &req->record, &req->record_path, why, why_bytes);
+}
+
+int
 api_create_read(const json_t *json, struct api_create *ret, char *why, size_t why_bytes)
 {
 	int r;
@@ -85,6 +117,8 @@ api_create_read(const json_t *json, struct api_create *ret, char *why, size_t wh
 		    "cluster_max_bytes", ret->session.cluster_max_bytes, why, why_bytes);
 	if (r == 0)
 		r = read_overlays(ret, why, why_bytes);
+	if (r == 0)
+		r = read_traces(ret, why, why_bytes);
 	if (r == 0 && ret->session.cluster_max_bytes &&
 	    ret->session.cluster_min_bytes > ret->session.cluster_max_bytes) {
 		snprintf(why, why_bytes, "\"cluster_min_bytes\" is above \"cluster_max_bytes\"");

@@ -70,6 +70,7 @@ api_stats(struct api_call *call)
 	}
 	json_put(json, "versions", versions);
 	json_put_u64(json, "sessions", sessions->live);
+	json_put(json, "prefetch", prefetch_totals_json(call->sup));
 	json_put(json, "controller", controller_json(&call->sup->controller));
 	api_reply(call->req, 200, json);
 }

@@ -117,7 +117,9 @@ void api_bury(struct api *api, struct list *link);
 /* The body of POST /sessions. */
 struct api_create {
 	struct session_request session;
-	const json_t *list; /* of overlays; NULL: not given */
+	const json_t *list;   /* of overlays; NULL: not given */
+	const json_t *record; /* NULL: not given */
+	const char *prefetch; /* NULL: not given */
 	struct overlay_request overlays[OVERLAY_MAX];
 	uint64_t vmm_uid, vmm_gid; /* UINT64_MAX: not given */
 };
@@ -125,6 +127,10 @@ struct api_create {
 /* Fills *ret, which must stay where it is, from the JSON, whose texts it borrows.  0, or
  * -EINVAL and why. */
 int api_create_read(const json_t *json, struct api_create *ret, char *why, size_t why_bytes);
+
+/* "record" of a request: true, false, or an object with a path.  0, or -EINVAL and why. */
+int api_record_read(
+    const json_t *json, bool *ret, const char **ret_path, char *why, size_t why_bytes);
 
 struct handoff_result;
 /* How many sessions were moved, and why others were not. */

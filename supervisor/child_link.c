@@ -164,6 +164,12 @@ on_session_held_overlays(struct child *child, const struct ipc_session_held_over
 }
 
 static int
+on_session_held_trace(struct child *child, const struct ipc_session_held_trace *msg, int *fds)
+{
+	return recover_on_trace(child, msg, fds);
+}
+
+static int
 on_session_held_waiting(struct child *child, const struct ipc_session_held_waiting *msg, int *fds)
 {
 	return recover_on_waiting(child, msg->seq, msg->session, fds);

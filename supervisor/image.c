@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -250,8 +252,9 @@ reopen(const struct ask *ask, int path_fd)
 }
 
 static int
-open_as_we_are(const struct ask *ask, const char *root, const char *rest, struct image *ret)
+open_as_we_are(const struct ask *ask, const char *root, const char *rest, void *arg)
 {
+	struct image *ret = arg;
 	scoped_fd int path_fd = open_path(ask, root, rest);
 	struct stat st, again;
 
@@ -281,18 +284,122 @@ open_as_we_are(const struct ask *ask, const char *root, const char *rest, struct
 	return 0;
 }
 
-/* Root may read what it likes, so its identity is ours plus that right. */
-static int
-open_for_root(const struct ask *ask, const char *root, const char *rest, struct image *ret)
-{
-	scoped_priv enum priv held = priv_raise(PRIV_ROOT_FILES);
+/* --- A file in place of another ---------------------------------------------------- */
 
-	return open_as_we_are(ask, root, rest, ret);
+struct replacement {
+	const void *bytes; /* NULL: only whether it could be */
+	size_t nr;
+};
+
+/* The directory that the file is to be in, and its name there. */
+static int
+open_parent(const struct ask *ask, const char *root, const char *rest, const char **ret_name)
+{
+	const char *slash = strrchr(rest, '/');
+	char parent[PATH_MAX];
+	const struct open_how how = {
+	    .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	scoped_fd int dir = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	*ret_name = slash ? slash + 1 : rest;
+	if (dir < 0)
+		return refuse(ask, -errno, "image root %s: %s", root, strerror(errno));
+	if (!slash)
+		return fd_take(&dir);
+	snprintf(parent, sizeof(parent), "%.*s", (int)(slash - rest), rest);
+	int fd = (int)syscall(SYS_openat2, dir, parent, &how, sizeof(how));
+	if (fd >= 0)
+		return fd;
+	return refuse(ask, -errno, "the directory of %s: %s", ask->path, strerror(errno));
+}
+
+/* Nobody loses an image because of a slip: only a hot list gives way to a hot list. */
+static int
+check_target(const struct ask *ask, int dir, const char *name)
+{
+	char magic[sizeof(IMAGE_REPLACED) - 1];
+	scoped_fd int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0)
+		return refuse(ask, -errno, "%s cannot be replaced: %s", ask->path, strerror(errno));
+	if (pread(fd, magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) &&
+	    memcmp(magic, IMAGE_REPLACED, sizeof(magic)) == 0)
+		return 0;
+	return refuse(
+	    ask, -EEXIST, "%s is there and is no hot list; choose another name", ask->path);
 }
 
 static int
-open_for(const struct ask *ask, const struct peer *peer, const char *root, const char *rest,
-    struct image *ret)
+write_new(int fd, const struct replacement *what)
+{
+	size_t done = 0;
+
+	while (done < what->nr) {
+		ssize_t n = write(fd, (const char *)what->bytes + done, what->nr - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/* A reader finds the old file or the new one, whole.  No fsync: what a crash of the machine
+ * damages, the checksum tells. */
+static int
+replace_as_we_are(const struct ask *ask, const char *root, const char *rest, void *arg)
+{
+	const struct replacement *what = arg;
+	const char *name;
+	char temporary[48];
+	uint64_t random = 0;
+	scoped_fd int dir = open_parent(ask, root, rest, &name);
+	int r = dir < 0 ? dir : check_target(ask, dir, name);
+
+	if (r < 0)
+		return r;
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
+		random = (uint64_t)(uintptr_t)&random;
+	snprintf(temporary, sizeof(temporary), ".pagerd-%016" PRIx64 ".new", random);
+	scoped_fd int fd =
+	    openat(dir, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return refuse(
+		    ask, -errno, "%s cannot be written by you: %s", ask->path, strerror(errno));
+	r = write_new(fd, what);
+	if (r == 0 && what->bytes != NULL && renameat(dir, temporary, dir, name) < 0)
+		r = -errno;
+	if (r < 0 || what->bytes == NULL)
+		unlinkat(dir, temporary, 0);
+	return r < 0 ? refuse(ask, r, "%s cannot be written: %s", ask->path, strerror(-r)) : 0;
+}
+
+/* --- Whose identity ---------------------------------------------------------------- */
+
+/* Something that is done below a root, as whoever we are then. */
+struct deed {
+	int (*act)(const struct ask *ask, const char *root, const char *rest, void *arg);
+	void *arg;
+};
+
+/* Root may read what it likes, so its identity is ours plus that right. */
+static int
+act_for_root(const struct ask *ask, const char *root, const char *rest, const struct deed *deed)
+{
+	scoped_priv enum priv held = priv_raise(PRIV_ROOT_FILES);
+
+	return deed->act(ask, root, rest, deed->arg);
+}
+
+static int
+act_for(const struct ask *ask, const struct peer *peer, const char *root, const char *rest,
+    const struct deed *deed)
 {
 	/* First in, last out: the identity goes back before the right to change it goes. */
 	scoped_priv enum priv held = priv_raise(PRIV_CLIENT_FILES);
@@ -301,7 +408,35 @@ open_for(const struct ask *ask, const struct peer *peer, const char *root, const
 	if (identity_assume(peer, &saved) < 0)
 		return refuse(ask, -EPERM, "cannot open image %s as uid %u", ask->path,
 		    (unsigned int)peer->uid);
-	return open_as_we_are(ask, root, rest, ret);
+	return deed->act(ask, root, rest, deed->arg);
+}
+
+static int
+act_below_root(
+    struct supervisor *sup, const struct peer *peer, const struct ask *ask, const struct deed *deed)
+{
+	char plain[PATH_MAX];
+	const char *rest = NULL;
+	int r = normalise(ask, plain);
+
+	if (r < 0)
+		return r;
+	const char *root = find_root(sup, plain, &rest);
+	if (!root)
+		return refuse(ask, -EXDEV,
+		    "image %s is below no image root; move it there or add its directory with "
+		    "--image-root",
+		    ask->path);
+	bool switches = priv_is_available(PRIV_CLIENT_FILES);
+	if (peer->uid == 0 && (geteuid() == 0 || priv_is_available(PRIV_ROOT_FILES)))
+		return act_for_root(ask, root, rest, deed);
+	if (switches && peer->uid != 0)
+		return act_for(ask, peer, root, rest, deed);
+	if (peer->uid == geteuid())
+		return deed->act(ask, root, rest, deed->arg);
+	return refuse(ask, -EPERM,
+	    "this pagerd runs unprivileged as uid %u and opens images for that user only",
+	    (unsigned int)geteuid());
 }
 
 int
@@ -309,26 +444,18 @@ image_open(struct supervisor *sup, const struct peer *peer, const char *path, st
     char *why, size_t why_bytes)
 {
 	const struct ask ask = {path, why, why_bytes};
-	char plain[PATH_MAX];
-	const char *rest = NULL;
-	int r = normalise(&ask, plain);
+	const struct deed deed = {open_as_we_are, ret};
 
-	if (r < 0)
-		return r;
-	const char *root = find_root(sup, plain, &rest);
-	if (!root)
-		return refuse(&ask, -EXDEV,
-		    "image %s is below no image root; move it there or add its directory with "
-		    "--image-root",
-		    path);
-	bool switches = priv_is_available(PRIV_CLIENT_FILES);
-	if (peer->uid == 0 && (geteuid() == 0 || priv_is_available(PRIV_ROOT_FILES)))
-		return open_for_root(&ask, root, rest, ret);
-	if (switches && peer->uid != 0)
-		return open_for(&ask, peer, root, rest, ret);
-	if (peer->uid == geteuid())
-		return open_as_we_are(&ask, root, rest, ret);
-	return refuse(&ask, -EPERM,
-	    "this pagerd runs unprivileged as uid %u and opens images for that user only",
-	    (unsigned int)geteuid());
+	return act_below_root(sup, peer, &ask, &deed);
+}
+
+int
+image_replace(struct supervisor *sup, const struct peer *peer, const char *path, const void *bytes,
+    size_t nr, char *why, size_t why_bytes)
+{
+	const struct ask ask = {path, why, why_bytes};
+	struct replacement what = {bytes, nr};
+	const struct deed deed = {replace_as_we_are, &what};
+
+	return act_below_root(sup, peer, &ask, &deed);
 }

@@ -39,4 +39,13 @@ struct image {
 int image_open(struct supervisor *sup, const struct peer *peer, const char *path, struct image *ret,
     char *why, size_t why_bytes);
 
+/* How a file begins that image_replace() puts another in place of. */
+#define IMAGE_REPLACED "pagerhot"
+
+/* Puts a file of these bytes at path, below a root as above, with the client's identity and in
+ * one piece.  What is there already and is no such file stays.  With bytes NULL it only finds
+ * out whether that is possible.  0 or a negative errno (-EEXIST what is there stays) and why. */
+int image_replace(struct supervisor *sup, const struct peer *peer, const char *path,
+    const void *bytes, size_t nr, char *why, size_t why_bytes);
+
 #endif

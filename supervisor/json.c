@@ -127,6 +127,9 @@ read_value(const struct json_member *m, const json_t *value, char *at, char *why
 		return read_u64(m, value, at, why, why_bytes);
 	case JSON_KIND_FLAG:
 		return read_flag(m, value, at, why, why_bytes);
+	case JSON_KIND_ANY:
+		memcpy(at, &value, sizeof(value));
+		return 0;
 	case JSON_KIND_LIST:
 		break;
 	}

@@ -17,6 +17,7 @@ enum json_kind {
 	JSON_KIND_U64,	/* uint64_t */
 	JSON_KIND_FLAG, /* bool */
 	JSON_KIND_LIST, /* const json_t *, borrowed; min..max are elements */
+	JSON_KIND_ANY,	/* const json_t *, borrowed, of any type */
 };
 
 struct json_member {

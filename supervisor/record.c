@@ -15,6 +15,7 @@
 #include "common/scope.h"
 #include "common/xalloc.h"
 #include "supervisor/json.h"
+#include "supervisor/recording.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/statefile.h"
 #include "supervisor/supervisor.h"
@@ -136,6 +137,8 @@ to_json(const struct session *session)
 		json_put(json, "overlays", overlays_json(&session->overlays));
 		overlays_put_file(json, "overlays_file", &session->overlays);
 	}
+	recording_put(json, session);
+	prefetch_put(json, session);
 	put_life(json, session);
 	return json;
 }
@@ -179,11 +182,11 @@ record_remove(const struct session *session)
 
 struct parsed {
 	const char *boot, *id, *instance, *cache_key, *wanted, *image, *file, *socket, *version;
-	const char *reason, *overlays_file, *template;
-	const json_t *overlays;
+	const char *reason, *overlays_file, *template, *record_path, *prefetch_list;
+	const json_t *overlays, *record_groups;
 	uint64_t layout, number, bytes, mtime_ns, ctime_ns, uid, gid, flags;
 	uint64_t cluster_min, cluster_max, timeout_ms, adoptions, created_ns, serving_ns, vmm_pid;
-	uint64_t outcome;
+	uint64_t outcome, record_uid, record_gid, prefetch_mode, prefetch_pages, prefetch_sample;
 	bool is_unrecorded;
 };
 
@@ -230,6 +233,14 @@ static const struct json_member members[] = {
     U64("handshake_timeout_ms", timeout_ms, true, 1, INT64_MAX),
     LIST("overlays", overlays, false, 1, OVERLAY_MAX),
     TEXT("overlays_file", overlays_file, false, 3, 33),
+    TEXT("record_path", record_path, false, 1, MAX_PATH_BYTES),
+    U64("record_uid", record_uid, false, 0, UINT32_MAX - 1),
+    U64("record_gid", record_gid, false, 0, UINT32_MAX - 1),
+    LIST("record_groups", record_groups, false, 0, PEER_MAX_GROUPS),
+    U64("prefetch_mode", prefetch_mode, false, PREFETCH_ON, PREFETCH_SEQUENTIAL),
+    U64("prefetch_pages", prefetch_pages, false, 1, PAGEMAP_MAX_PAGES),
+    U64("prefetch_sample", prefetch_sample, false, 0, PREFETCH_SAMPLE),
+    TEXT("prefetch_list", prefetch_list, false, 1, MAX_PATH_BYTES),
     TEXT("version", version, true, 1, VERSION_BYTES - 1),
     U64("adoptions", adoptions, true, 0, UINT32_MAX),
     U64("created_ns", created_ns, true, 1, INT64_MAX),
@@ -345,6 +356,23 @@ load_overlays(const struct parsed *p, struct overlays *ret, char *why, size_t wh
 	return -EINVAL;
 }
 
+/* What they are in, its worker hands over. */
+static void
+load_traces(struct session *session, const struct parsed *p)
+{
+	struct prefetch prefetch = {.mode = (enum prefetch_mode)p->prefetch_mode,
+	    .pages = p->prefetch_pages,
+	    .sample = p->prefetch_sample};
+
+	if (p->record_path != NULL)
+		recording_load(
+		    session, p->record_path, p->record_uid, p->record_gid, p->record_groups);
+	if (p->prefetch_mode == PREFETCH_UNSET)
+		return;
+	prefetch.path = p->prefetch_list != NULL ? xstrdup(p->prefetch_list) : NULL;
+	prefetch_load(session, &prefetch);
+}
+
 /* 0; -ESTALE of another boot; another negative errno and a sentence. */
 static int
 load(struct supervisor *sup, const char *name, uint64_t number, char *why, size_t why_bytes)
@@ -380,6 +408,7 @@ load(struct supervisor *sup, const char *name, uint64_t number, char *why, size_
 		sessions->next_number--; /* it has a number already */
 		fill(session, &parsed);
 		session->overlays = overlays;
+		load_traces(session, &parsed);
 		read_identity(parsed.file, &session->image);
 		insert(sessions, session);
 	}

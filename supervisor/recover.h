@@ -14,6 +14,7 @@
 
 struct child;
 struct ipc_inventory_end;
+struct ipc_session_held_trace;
 struct ipc_session_ended;
 struct supervisor;
 
@@ -43,6 +44,7 @@ int recover_on_overlays(struct child *child, uint32_t seq, uint64_t number, int 
 int recover_on_waiting(struct child *child, uint32_t seq, uint64_t number, int *fds);
 int recover_on_connected(struct child *child, uint32_t seq, uint64_t number, int *fds);
 int recover_on_serving(struct child *child, uint32_t seq, uint64_t number, int *fds);
+int recover_on_trace(struct child *child, const struct ipc_session_held_trace *msg, int *fds);
 int recover_on_ended(struct child *child, const struct ipc_session_ended *msg);
 int recover_on_end(struct child *child, const struct ipc_inventory_end *msg);
 

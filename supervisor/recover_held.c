@@ -16,6 +16,7 @@
 #include "common/xalloc.h"
 #include "supervisor/child.h"
 #include "supervisor/record.h"
+#include "supervisor/recording.h"
 #include "supervisor/recover.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
@@ -340,6 +341,24 @@ recover_on_serving(struct child *child, uint32_t seq, uint64_t number, int *fds)
 	session_watch_vmm(session, met);
 	resume_end(session);
 	return 0;
+}
+
+/* What is recorded of a session, or to be filled in it; the part before has named it. */
+int
+recover_on_trace(struct child *child, const struct ipc_session_held_trace *msg, int *fds)
+{
+	struct session *session = session_by_number(&child->sup->sessions, msg->session);
+	int r = check_part(child, msg->seq, msg->session);
+
+	if (r < 0 || session == NULL || session->child != child)
+		return r;
+	if (msg->kind == TRACE_RECORDING)
+		r = recording_take(session, &fds[0]);
+	else if (msg->kind == TRACE_PLAN)
+		r = prefetch_take(session, &fds[0]);
+	else
+		r = -EPROTO;
+	return r < 0 ? lied(child, "hands over no trace of session %" PRIu64, session->number) : 0;
 }
 
 /* --- The rest -------------------------------------------------------------------- */

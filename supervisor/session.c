@@ -12,6 +12,7 @@
 #include "supervisor/child.h"
 #include "supervisor/fdstore.h"
 #include "supervisor/record.h"
+#include "supervisor/recording.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
 #include "supervisor/supervisor.h"
@@ -168,6 +169,8 @@ session_free(struct session *session)
 	if (!session)
 		return;
 	release_all(session);
+	recording_free(session);
+	prefetch_free(session);
 	list_remove(&session->link);
 	list_remove(&session->on_child);
 	list_remove(&session->changed);
@@ -188,6 +191,8 @@ session_bury(struct session *session)
 		session->reason[0] = '\0';
 	}
 	session_keep_numbers(session);
+	recording_stop(session, "the session has ended");
+	prefetch_end(session);
 	session_adopt_forget(session);
 	release_all(session);
 	record_remove(session);

@@ -24,10 +24,12 @@
 #include "supervisor/image.h"
 #include "supervisor/image_policy.h"
 #include "supervisor/overlay.h"
+#include "supervisor/prefetch.h"
 #include "supervisor/session_fsm.h"
 
 struct child;
 struct picture;
+struct recording;
 struct supervisor;
 
 #define SESSION_ID_BYTES    128 /* with the terminator */
@@ -61,6 +63,10 @@ struct session_request {
 	const char *on_image_error; /* a word of image_policy.h; NULL: the configured default */
 	const struct overlay_request *overlays;
 	size_t nr_overlays;
+	bool record;		 /* the order in which its guest touches its pages */
+	const char *record_path; /* where to; NULL: beside the image */
+	const char *hot_list;	 /* path of the list to replay; NULL: the one beside the image */
+	enum prefetch_mode prefetch;
 };
 
 /* One party that waits for something of a session; embedded in the waiter. */
@@ -127,10 +133,12 @@ struct session {
 	int listener, uffd, connection, vmm_pidfd, map_fd; /* owned; -1: none */
 	struct pagemap map;				   /* read-only */
 	struct overlays overlays;
-	ev_io vmm_watch;	 /* vmm_pidfd */
-	ev_timer deadline;	 /* one for each state that has one */
-	struct list waits;	 /* of struct session_wait.link */
-	struct picture *picture; /* that its worker was asked for, by a waiter; NULL: none */
+	ev_io vmm_watch;	     /* vmm_pidfd */
+	ev_timer deadline;	     /* one for each state that has one */
+	struct list waits;	     /* of struct session_wait.link */
+	struct picture *picture;     /* that its worker was asked for, by a waiter; NULL: none */
+	struct recording *recording; /* owned; the one that runs or the last; NULL: none */
+	struct prefetch *prefetch;   /* owned; NULL: none */
 	uint32_t alarms;
 	struct log_limit alarm_limit;
 	char image_alarm[256];	/* pages cannot be read, for people; empty: all could */
@@ -157,8 +165,9 @@ struct sessions {
 	uint64_t recounted;    /* number of the one that sessions_recount() ended with */
 	struct session *trial; /* the one that is being adopted alone; NULL: none */
 	ev_timer trial_timer;
-	uint64_t picture_bytes;		 /* memory of pictures now: see PICTURE_MAX_BYTES */
-	uint64_t retired[COUNTER_COUNT]; /* counters of sessions whose tombstones are gone */
+	uint64_t picture_bytes;		   /* memory of pictures now: see PICTURE_MAX_BYTES */
+	uint64_t retired[COUNTER_COUNT];   /* counters of sessions whose tombstones are gone */
+	struct prefetch_totals prefetched; /* of those */
 };
 
 void sessions_init(struct sessions *sessions, struct supervisor *sup);
@@ -180,6 +189,9 @@ struct session *session_by_number(struct sessions *sessions, uint64_t number);
  * template_check_image()'s. */
 int session_create(struct sessions *sessions, const struct peer *peer,
     const struct session_request *req, struct session **ret, char *why, size_t why_bytes);
+
+/* The cache key of an image whose client names none. */
+void session_image_key(const struct image *image, char ret[SESSION_ID_BYTES]);
 
 /* The worker has acknowledged it. */
 bool session_is_opened(const struct session *session);

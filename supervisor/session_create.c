@@ -10,6 +10,7 @@
 #include "supervisor/child.h"
 #include "supervisor/privs.h"
 #include "supervisor/record.h"
+#include "supervisor/recording.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
 #include "supervisor/supervisor.h"
@@ -158,11 +159,16 @@ choose_id(const struct reply *reply, const struct session_request *req, struct s
 	return 0;
 }
 
+void
+session_image_key(const struct image *image, char ret[SESSION_ID_BYTES])
+{
+	snprintf(ret, SESSION_ID_BYTES, "%" PRIx64 ":%" PRIu64 ":%" PRIu64 ":%" PRId64, image->dev,
+	    image->ino, image->bytes, image->mtime_ns);
+}
+
 static void
 name_session(const struct session_request *req, struct session *session)
 {
-	const struct image *image = &session->image;
-
 	if (req->template)
 		snprintf(session->template, sizeof(session->template), "%s", req->template);
 	if (req->instance)
@@ -170,9 +176,7 @@ name_session(const struct session_request *req, struct session *session)
 	if (req->cache_key)
 		snprintf(session->cache_key, sizeof(session->cache_key), "%s", req->cache_key);
 	else
-		snprintf(session->cache_key, sizeof(session->cache_key),
-		    "%" PRIx64 ":%" PRIu64 ":%" PRIu64 ":%" PRId64, image->dev, image->ino,
-		    image->bytes, image->mtime_ns);
+		session_image_key(&session->image, session->cache_key);
 }
 
 /* Everything that needs no file and no worker. */
@@ -252,6 +256,12 @@ set_up(const struct reply *reply, const struct peer *peer, const struct session_
 		r = open_files(reply, peer, &req, session);
 	if (r == 0) {
 		name_session(&req, session);
+		if (req.record)
+			r = recording_prepare(
+			    session, peer, req.record_path, reply->why, reply->bytes);
+	}
+	if (r == 0) {
+		prefetch_prepare(session, peer, &req);
 		r = place(reply, session);
 	}
 	return r;

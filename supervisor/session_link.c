@@ -16,6 +16,7 @@
 #include "common/fd.h"
 #include "supervisor/child.h"
 #include "supervisor/picture.h"
+#include "supervisor/recording.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/vmm.h"
@@ -121,7 +122,12 @@ session_send(struct session *session)
 
 	if (r < 0)
 		return r;
-	return session->uffd >= 0 ? send_adopt(session) : send_open(session);
+	r = session->uffd >= 0 ? send_adopt(session) : send_open(session);
+	if (r == 0) {
+		recording_send(session);
+		prefetch_send(session);
+	}
+	return r;
 }
 
 int

@@ -91,6 +91,7 @@ session_keep_numbers(struct session *session)
 void
 session_retire(struct sessions *sessions, const struct session *session)
 {
+	prefetch_add(&sessions->prefetched, session);
 	for (unsigned int i = 0; i < COUNTER_COUNT; i++)
 		counter_add(sessions->retired, (enum counter)i, session->last_counters[i]);
 }

@@ -256,6 +256,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 		r = choose_admin_group(sup);
 	if (r < 0)
 		return r;
+	recordings_init(sup);
 	sessions_init(&sup->sessions, sup);
 	controller_init(&sup->controller, sup);
 	handoffs_init(sup);
@@ -326,6 +327,7 @@ supervisor_fini(struct supervisor *sup)
 		handoffs_fini(sup);
 		controller_fini(&sup->controller);
 		sessions_fini(&sup->sessions);
+		recordings_fini(sup);
 		fleet_fini(&sup->fleet);
 	}
 	if (orphans > 0)

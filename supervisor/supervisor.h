@@ -10,6 +10,7 @@
 #include "supervisor/controller.h"
 #include "supervisor/fleet.h"
 #include "supervisor/options.h"
+#include "supervisor/recording.h"
 #include "supervisor/recover.h"
 #include "supervisor/session.h"
 
@@ -48,6 +49,7 @@ struct supervisor {
 	struct records *records;     /* owned; NULL: none are kept */
 	struct templates *templates; /* owned */
 	struct recovery recovery;
+	struct recordings recordings;
 	int lock; /* owned; held while this supervisor owns run_dir */
 	int argc; /* the command line, for a reload; borrowed */
 	char *const *argv;
@@ -69,6 +71,7 @@ supervisor_options_changed(struct supervisor *sup)
 {
 	log_set_level(sup->options.log_level);
 	controller_kick(&sup->controller);
+	prefetch_options_changed(sup);
 }
 
 #endif

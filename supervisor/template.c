@@ -233,6 +233,10 @@ template_fork(
 		return r;
 	req->image_path = template->spec.image_path;
 	req->cache_key = template->spec.cache_key;
+	if (req->hot_list == NULL)
+		req->hot_list = template->spec.hot_list;
+	if (req->prefetch == PREFETCH_UNSET && !template->spec.prefetch)
+		req->prefetch = PREFETCH_OFF;
 	return 0;
 }
 

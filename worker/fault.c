@@ -16,6 +16,7 @@
 #include "worker/image.h"
 #include "worker/overlay.h"
 #include "worker/page.h"
+#include "worker/recorder.h"
 #include "worker/session.h"
 #include "worker/uffd.h"
 
@@ -215,11 +216,19 @@ fill_neighbours(struct fault_thread *t, const struct run *window)
 	}
 }
 
+static struct run
+window_of(struct session *s, const struct run *page)
+{
+	if (atomic_load_explicit(&s->recorder, memory_order_relaxed) != NULL)
+		return *page;
+	return cluster_window(&s->cluster, &s->map, page);
+}
+
 static void
 answer_from_image(struct fault_thread *t, const struct run *page)
 {
 	struct session *s = t->s;
-	struct run window = cluster_window(&s->cluster, &s->map, page);
+	struct run window = window_of(s, page);
 	struct run run = *page;
 	enum fill_why why = FILL_FOR_FAULT;
 	struct fill fill;
@@ -299,6 +308,7 @@ read_batch(struct fault_thread *t)
 		t->nr_faults = fault_apply_removals(s, t->msgs, t->nr_msgs);
 		session_fault_count(s, COUNTER_FAULTS, t->nr_faults);
 		forget_removals(t);
+		recorder_note(s, t->msgs, t->nr_msgs);
 	}
 	copylock_demand_done(&s->copylock);
 	return n;

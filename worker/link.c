@@ -10,6 +10,8 @@
 #include "ipc/dispatch.h"
 #include "version_gen.h"
 #include "worker/pager.h"
+#include "worker/prefetch.h"
+#include "worker/recorder.h"
 #include "worker/session.h"
 
 #define IPC_IF_WORKER	  IPC_DROP
@@ -126,6 +128,35 @@ on_session_picture(struct pager *pager, const struct ipc_session_picture *msg, i
 }
 
 static void
+on_session_trace(struct pager *pager, const struct ipc_session_trace *msg, int *fds)
+{
+	struct session *s = session_find(pager, msg->session);
+	int r = -EINVAL;
+
+	if (s == NULL)
+		return; /* it could not be opened */
+	if (msg->kind == TRACE_RECORDING)
+		r = recorder_start(s, &fds[0]);
+	else if (msg->kind == TRACE_PLAN)
+		r = prefetch_set(s, msg, &fds[0]);
+	if (r < 0)
+		session_log(s, LOG_LEVEL_WARNING, "trace of kind %u: %s; it does without",
+		    (unsigned)msg->kind, strerror(-r));
+}
+
+static void
+on_session_trace_stop(struct pager *pager, const struct ipc_session_trace_stop *msg, int *fds)
+{
+	struct session *s = session_find(pager, msg->session);
+
+	(void)fds;
+	if (s != NULL && msg->kind == TRACE_RECORDING)
+		recorder_stop(s);
+	else if (s != NULL)
+		prefetch_abort(s);
+}
+
+static void
 on_inventory(struct pager *pager, const struct ipc_inventory *msg, int *fds)
 {
 	rejoin_answer(pager, msg, fd_take(&fds[0]));
@@ -200,7 +231,7 @@ pager_say_hello(struct pager *pager)
 	msg.hello.protocol = IPC_PROTOCOL;
 	ipc_text(msg.hello.version, PROJECT_VERSION);
 	msg.hello.pid = (uint32_t)getpid();
-	msg.hello.sandbox = pager->sandbox | IPC_CAN_PICTURE;
+	msg.hello.sandbox = pager->sandbox | IPC_CAN_PICTURE | IPC_CAN_TRACE;
 	msg.hello.sessions = pager->nr_sessions;
 	pager_send(pager, &msg, NULL, 0);
 }

@@ -13,6 +13,8 @@
 #include "common/xalloc.h"
 #include "worker/image.h"
 #include "worker/pager.h"
+#include "worker/prefetch.h"
+#include "worker/recorder.h"
 #include "worker/session.h"
 #include "worker/session_vmm.h"
 #include "worker/uffd.h"
@@ -178,6 +180,28 @@ tell_held(struct session *s, uint32_t seq)
 }
 
 static void
+tell_trace(struct session *s, uint32_t seq, enum trace_kind kind, int fd)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_HELD_TRACE};
+
+	msg.session_held_trace.seq = seq;
+	msg.session_held_trace.session = s->number;
+	msg.session_held_trace.kind = kind;
+	pager_send(s->pager, &msg, &fd, 1);
+}
+
+static void
+tell_traces(struct session *s, uint32_t seq)
+{
+	const struct recorder *recorder = atomic_load(&s->recorder);
+
+	if (recorder != NULL)
+		tell_trace(s, seq, TRACE_RECORDING, recorder->fd);
+	if (s->prefetch != NULL)
+		tell_trace(s, seq, TRACE_PLAN, s->prefetch->fd);
+}
+
+static void
 tell_session(struct session *s)
 {
 	struct rejoin *rejoin = &s->pager->rejoin;
@@ -192,6 +216,7 @@ tell_session(struct session *s)
 	tell_held(s, rejoin->telling_seq);
 	s->image_told = 0;
 	pager_wake(s->pager);
+	tell_traces(s, rejoin->telling_seq);
 	rejoin->told++;
 	session_vmm_go_on(s);
 }

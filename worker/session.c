@@ -15,6 +15,8 @@
 #include "worker/image.h"
 #include "worker/overlay.h"
 #include "worker/pager.h"
+#include "worker/prefetch.h"
+#include "worker/recorder.h"
 #include "worker/session_vmm.h"
 
 /* The next state plus one; 0 is no row. */
@@ -130,6 +132,8 @@ static void
 destroy(struct session *s)
 {
 	session_vmm_stop(s);
+	recorder_stop(s);
+	prefetch_free(s);
 	image_put(s->image);
 	overlay_close(s->overlays);
 	pagemap_unmap(&s->map);
@@ -353,6 +357,8 @@ session_complete(struct session *s, const struct ipc_session_complete *msg)
 		s->completion.seq = 0;
 		return r;
 	}
+	/* It fills everything, and the end of its list is no sooner there for two. */
+	prefetch_abort(s);
 	session_step(s, SESSION_EV_COMPLETE);
 	return 0;
 }
@@ -485,6 +491,8 @@ attend_posts(struct session *s)
 	image_tell(s);
 	if ((posted & SESSION_POST_PICTURE) && s->picture.seq != 0)
 		picture_tell(s);
+	if (posted & SESSION_POST_PREFETCHED)
+		prefetch_report(s);
 	if ((posted & SESSION_POST_COMPLETED) && s->completion.seq != 0)
 		on_completed(s);
 }

@@ -29,6 +29,8 @@ struct handshake;
 struct image;
 struct overlay_table;
 struct pager;
+struct prefetch;
+struct recorder;
 
 enum session_state {
 #define STATE(NAME, doc) SESSION_##NAME,
@@ -51,7 +53,8 @@ enum session_post {
 	SESSION_POST_IMAGE_POISONED = 1U << 9,
 	SESSION_POST_IMAGE_HOLDING = 1U << 10,
 	SESSION_POST_IMAGE_HOPELESS = 1U << 11,
-	SESSION_POST_PICTURE = 1U << 16, /* session.picture holds the result */
+	SESSION_POST_PICTURE = 1U << 16,    /* session.picture holds the result */
+	SESSION_POST_PREFETCHED = 1U << 17, /* session.prefetch has ended */
 };
 
 struct completion {
@@ -95,12 +98,14 @@ struct session {
 	unsigned image_told;	      /* image_changes() that the supervisor was told of */
 	struct completion completion;
 	struct picture picture;
-	bool is_tracked;	  /* threads; fixed once serving: fills are protected */
-	_Atomic bool answering;	  /* the fault thread fills outside the copy lock */
-	_Atomic unsigned threads; /* running */
-	_Atomic unsigned posted;  /* enum session_post bits */
-	_Atomic bool stop;	  /* threads: end */
-	_Atomic int alarm_error;  /* threads: errno of the last alarm */
+	bool is_tracked;		   /* threads; fixed once serving: fills are protected */
+	_Atomic bool answering;		   /* the fault thread fills outside the copy lock */
+	struct recorder *_Atomic recorder; /* owned; threads, under the copy lock; NULL: none */
+	struct prefetch *prefetch;	   /* owned; NULL: it has no plan */
+	_Atomic unsigned threads;	   /* running */
+	_Atomic unsigned posted;	   /* enum session_post bits */
+	_Atomic bool stop;		   /* threads: end */
+	_Atomic int alarm_error;	   /* threads: errno of the last alarm */
 	bool gone_sent;
 	uint32_t adopt_seq;	 /* of the SESSION_ADOPT that is not answered yet; 0: none */
 	bool is_known;		 /* the supervisor at the link has been told of it */

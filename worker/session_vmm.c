@@ -14,6 +14,7 @@
 #include "worker/fault.h"
 #include "worker/handshake.h"
 #include "worker/pager.h"
+#include "worker/prefetch.h"
 #include "worker/session.h"
 #include "worker/track.h"
 #include "worker/uffd.h"
@@ -82,6 +83,7 @@ accept_handshake(struct session *s)
 		return;
 	}
 	session_step(s, SESSION_EV_ACCEPT);
+	prefetch_begin(s);
 	tell_serving(s);
 }
 

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "supervisor/prefetch.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "common/scope.h"
+#include "common/xalloc.h"
+#include "supervisor/child.h"
+#include "supervisor/recording.h"
+#include "supervisor/session_impl.h"
+#include "supervisor/supervisor.h"
+#include "supervisor/why.h"
+
+static const char *const mode_words[] = {
+    [PREFETCH_UNSET] = "on",
+    [PREFETCH_OFF] = "off",
+    [PREFETCH_ON] = "on",
+    [PREFETCH_SEQUENTIAL] = "sequential",
+};
+
+bool
+prefetch_mode_read(const char *word, enum prefetch_mode *ret)
+{
+	for (int mode = PREFETCH_OFF; mode <= PREFETCH_SEQUENTIAL; mode++) {
+		if (strcmp(word, mode_words[mode]) == 0) {
+			*ret = (enum prefetch_mode)mode;
+			return true;
+		}
+	}
+	return false;
+}
+
+static struct prefetch *
+prefetch_new(enum prefetch_mode mode)
+{
+	struct prefetch *prefetch = xcalloc(1, sizeof(*prefetch));
+
+	prefetch->mode = mode;
+	prefetch->fd = -1;
+	return prefetch;
+}
+
+void
+prefetch_free(struct session *session)
+{
+	struct prefetch *prefetch = session->prefetch;
+
+	if (prefetch == NULL)
+		return;
+	trace_unmap(&prefetch->plan);
+	fd_closep(&prefetch->fd);
+	free(prefetch->path);
+	free(prefetch);
+	session->prefetch = NULL;
+}
+
+void
+prefetch_identify(const struct session *session, struct hotlist_image *ret)
+{
+	char made_up[SESSION_ID_BYTES];
+
+	*ret = (struct hotlist_image){session->image.bytes, session->image.mtime_ns, ""};
+	session_image_key(&session->image, made_up);
+	_Static_assert(HOTLIST_KEY_BYTES == SESSION_ID_BYTES, "a cache key fits");
+	/* One that we made up names the file, which other hosts do not have. */
+	if (strcmp(session->cache_key, made_up) != 0)
+		memcpy(ret->key, session->cache_key, sizeof(ret->key));
+}
+
+/* --- The plan -------------------------------------------------------------------- */
+
+static int
+read_list(const struct session *session, struct image *file, struct hotlist *ret, char *why,
+    size_t why_bytes)
+{
+	struct hotlist_image want;
+	const char *what = NULL;
+	int r = hotlist_load(ret, file->fd, &what);
+
+	if (r == -EINVAL)
+		return why_set(why, why_bytes, r, "%s", what);
+	if (r < 0)
+		return why_set(why, why_bytes, r, "it cannot be read: %s", strerror(-r));
+	prefetch_identify(session, &want);
+	what = hotlist_stale(&ret->image, &want);
+	if (what == NULL)
+		return 0;
+	hotlist_fini(ret);
+	return why_set(why, why_bytes, -ESTALE, "it is stale: %s", what);
+}
+
+static int
+open_list(struct session *session, const struct peer *peer, const char *path, struct hotlist *ret)
+{
+	static const char image[] = "image ";
+	struct prefetch *prefetch = session->prefetch;
+	struct image file = {.fd = -1};
+	char why[sizeof(prefetch->reason)] = "";
+	const char *what = why;
+	int r = image_open(session->sup, peer, path, &file, why, sizeof(why));
+
+	if (r == 0)
+		r = read_list(session, &file, ret, why, sizeof(why));
+	fd_closep(&file.fd);
+	if (r == 0)
+		return 0;
+	if (strncmp(what, image, strlen(image)) == 0)
+		what += strlen(image);
+	snprintf(prefetch->reason, sizeof(prefetch->reason), "%s", what);
+	return r;
+}
+
+static int
+make_plan(struct prefetch *prefetch, const struct hotlist *list)
+{
+	size_t nr = list->nr_runs * 2;
+	scoped_free uint32_t *words = calloc(nr + 1, sizeof(*words));
+	int r;
+
+	if (words == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < list->nr_runs; i++) {
+		words[i * 2] = list->runs[i].first;
+		words[i * 2 + 1] = list->runs[i].nr;
+	}
+	r = trace_create(TRACE_PLAN, nr, words, nr, &prefetch->fd);
+	if (r == 0)
+		r = trace_map(&prefetch->plan, prefetch->fd, TRACE_PLAN, false);
+	prefetch->pages = list->nr_pages;
+	return r;
+}
+
+static void
+plan(struct session *session, const struct hotlist *list)
+{
+	struct prefetch *prefetch = session->prefetch;
+	int r = list->nr_runs > 0 ? make_plan(prefetch, list) : 0;
+
+	if (r == 0)
+		return;
+	fd_closep(&prefetch->fd);
+	snprintf(
+	    prefetch->reason, sizeof(prefetch->reason), "no memory for the plan: %s", strerror(-r));
+}
+
+/* All of it, in the order of the image. */
+static int
+list_all(const struct session *session, struct hotlist *list)
+{
+	uint64_t pages, first = 0;
+	int r = 0;
+
+	hotlist_init(list);
+	list->image.bytes = session->image.bytes;
+	pages = hotlist_image_pages(&list->image);
+	while (first < pages && r == 0) {
+		uint64_t nr = pages - first < UINT32_MAX ? pages - first : UINT32_MAX;
+
+		r = hotlist_add(list, first, nr);
+		first += nr;
+	}
+	return r;
+}
+
+static void
+complain(const struct session *session)
+{
+	session_log(session, LOG_LEVEL_WARNING,
+	    "its hot list is not used: %s; it is restored without", session->prefetch->reason);
+}
+
+/* Why nothing is to be prefetched at all, or NULL. */
+static const char *
+why_not(const struct session *session)
+{
+	if (!session->sup->options.prefetch)
+		return "pagerd's option prefetch is off";
+	return recording_runs(session) ? "the session is recorded" : NULL;
+}
+
+static void
+prepare_list(struct session *session, const struct peer *peer, const char *named)
+{
+	struct prefetch *prefetch = session->prefetch;
+	scoped_free char *path =
+	    named ? xstrdup(named) : xasprintf("%s" PREFETCH_SUFFIX, session->image_path);
+	struct hotlist list;
+	int r = open_list(session, peer, path, &list);
+
+	if (r == 0) {
+		prefetch->path = path;
+		path = NULL;
+		prefetch->sample = list.nr_pages >= PREFETCH_SAMPLE_OF ? PREFETCH_SAMPLE : 0;
+		plan(session, &list);
+		hotlist_fini(&list);
+		return;
+	}
+	if (r != -ENOENT)
+		complain(session);
+	else if (!named)
+		prefetch->reason[0] = '\0'; /* nobody spoke of one */
+	if (prefetch->mode != PREFETCH_SEQUENTIAL)
+		return;
+	if (list_all(session, &list) == 0)
+		plan(session, &list);
+	hotlist_fini(&list);
+}
+
+void
+prefetch_prepare(
+    struct session *session, const struct peer *peer, const struct session_request *req)
+{
+	enum prefetch_mode mode = req->prefetch == PREFETCH_UNSET ? PREFETCH_ON : req->prefetch;
+	struct prefetch *prefetch = session->prefetch = prefetch_new(mode);
+	const char *why;
+
+	if (mode == PREFETCH_OFF)
+		return;
+	why = why_not(session);
+	if (why != NULL) {
+		prefetch->mode = PREFETCH_OFF;
+		snprintf(prefetch->reason, sizeof(prefetch->reason), "%s", why);
+		return;
+	}
+	prepare_list(session, peer, req->hot_list);
+}
+
+/* --- The worker ------------------------------------------------------------------ */
+
+static bool
+has_plan(const struct session *session)
+{
+	return session->prefetch != NULL && session->prefetch->fd >= 0;
+}
+
+static bool
+can_be_told(const struct session *session)
+{
+	return session->child != NULL && session->sent && !session_is_over(session) &&
+	    (session->child->sandbox & IPC_CAN_TRACE) != 0;
+}
+
+void
+prefetch_send(struct session *session)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_TRACE};
+	int r = -ENOTSUP;
+
+	if (!has_plan(session))
+		return;
+	if (can_be_told(session)) {
+		msg.session_trace.seq = endpoint_next_seq(&session->child->ep);
+		msg.session_trace.session = session->number;
+		msg.session_trace.kind = TRACE_PLAN;
+		msg.session_trace.rate_bytes = session->sup->options.prefetch_rate_bytes;
+		msg.session_trace.sample = (uint32_t)session->prefetch->sample;
+		r = child_send(session->child, &msg, &session->prefetch->fd, 1);
+	}
+	if (r < 0)
+		session_log(session, LOG_LEVEL_WARNING, "worker v%s does not prefetch for it: %s",
+		    session->version, r == -ENOTSUP ? "it is too old to know how" : strerror(-r));
+}
+
+static void
+send_stop(const struct session *session)
+{
+	struct ipc_msg msg = {.type = IPC_SESSION_TRACE_STOP};
+
+	if (!has_plan(session) || !can_be_told(session))
+		return;
+	msg.session_trace_stop.seq = endpoint_next_seq(&session->child->ep);
+	msg.session_trace_stop.session = session->number;
+	msg.session_trace_stop.kind = TRACE_PLAN;
+	(void)child_send(session->child, &msg, NULL, 0);
+}
+
+void
+prefetch_options_changed(struct supervisor *sup)
+{
+	struct list *pos;
+
+	if (sup->options.prefetch)
+		return;
+	list_for_each(pos, &sup->sessions.all)
+		send_stop(list_entry(pos, struct session, link));
+}
+
+int
+prefetch_take(struct session *session, int *fd)
+{
+	struct prefetch *prefetch = session->prefetch;
+
+	if (prefetch == NULL || prefetch->fd >= 0)
+		return 0;
+	if (trace_map(&prefetch->plan, *fd, TRACE_PLAN, false) < 0)
+		return -EPROTO;
+	prefetch->fd = fd_take(fd);
+	return 0;
+}
+
+/* --- Numbers --------------------------------------------------------------------- */
+
+/* A fault filled it, and not with its neighbours from the plan. */
+static bool
+was_asked_for(const struct pagemap *map, uint64_t page)
+{
+	uint8_t cell;
+
+	if (page >= map->nr_pages)
+		return false;
+	cell = atomic_load_explicit(&map->pages[page], memory_order_relaxed);
+	return (cell & PAGE_STATE_MASK) == PAGE_PRESENT && (cell & PAGE_F_BACKGROUND) == 0;
+}
+
+/* Of the pages left out.  Only pages of 4096 bytes are, and those have their number's byte in
+ * the map. */
+static uint64_t
+count_asked_for(const struct session *session)
+{
+	const struct prefetch *prefetch = session->prefetch;
+	uint64_t nr = trace_nr(&prefetch->plan), place = 0, sample = prefetch->sample, n = 0;
+
+	if (sample == 0 || session->map.header == NULL)
+		return 0;
+	for (uint64_t i = 0; i + 1 < nr; i += 2) {
+		uint64_t first = trace_word(&prefetch->plan, i);
+		uint64_t pages = trace_word(&prefetch->plan, i + 1);
+		uint64_t at = sample - 1 - place % sample; /* in the run, of the next left out */
+
+		for (; at < pages && place + at < prefetch->pages; at += sample)
+			n += was_asked_for(&session->map, first + at);
+		place += pages;
+	}
+	return n;
+}
+
+static uint64_t
+clipped(const _Atomic uint64_t *value, uint64_t most)
+{
+	uint64_t n = atomic_load_explicit(value, memory_order_relaxed);
+
+	return n < most ? n : most;
+}
+
+bool
+prefetch_numbers(const struct session *session, bool exact, struct prefetch_numbers *ret)
+{
+	const struct prefetch *prefetch = session->prefetch;
+	const struct trace_header *header;
+	uint64_t began_ns, ended_ns;
+	uint32_t state;
+
+	if (prefetch == NULL || (prefetch->fd < 0 && prefetch->last.pages == 0))
+		return false;
+	*ret = prefetch->last;
+	if (prefetch->fd < 0)
+		return true;
+	header = prefetch->plan.header;
+	state = atomic_load(&header->state);
+	*ret = (struct prefetch_numbers){
+	    .state = state <= TRACE_FAILED ? (enum trace_state)state : TRACE_FAILED,
+	    .error = (int)(atomic_load(&header->error) & 0xfff),
+	    .pages = prefetch->pages,
+	    .filled = clipped(&header->filled, prefetch->pages),
+	    .present = clipped(&header->present, prefetch->pages),
+	    .outside = clipped(&header->outside, prefetch->pages),
+	    .left_out = clipped(&header->left, prefetch->pages),
+	    .asked_for = exact ? count_asked_for(session) : 0,
+	};
+	began_ns = atomic_load(&header->began_ns);
+	ended_ns = ret->state == TRACE_RUNNING ? clock_now_ns() : atomic_load(&header->ended_ns);
+	if (began_ns != 0 && ended_ns > began_ns)
+		ret->ms = (ended_ns - began_ns) / NS_PER_MS;
+	return true;
+}
+
+void
+prefetch_end(struct session *session)
+{
+	struct prefetch *prefetch = session->prefetch;
+	struct prefetch_numbers last;
+
+	if (!has_plan(session) || !prefetch_numbers(session, true, &last))
+		return;
+	if (last.state == TRACE_RUNNING || last.state == TRACE_WAITING)
+		last.state = TRACE_STOPPED;
+	prefetch->last = last;
+	trace_unmap(&prefetch->plan);
+	fd_closep(&prefetch->fd);
+}
+
+void
+prefetch_add(struct prefetch_totals *totals, const struct session *session)
+{
+	struct prefetch_numbers n;
+
+	if (!prefetch_numbers(session, true, &n))
+		return;
+	totals->sessions++;
+	totals->filled += n.filled;
+	totals->present += n.present;
+	totals->outside += n.outside;
+	totals->left_out += n.left_out;
+	totals->asked_for += n.asked_for;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Recordings: the order in which a session's guest touches its pages becomes a hot list.
+ *
+ * The worker appends pages to a trace (common/trace.h) that is ours too, so its death loses
+ * nothing and an adopter goes on.  A recording ends when it has settled (settle.h), when it is
+ * full, on request, or with its session; the list then takes the place of the file at its path,
+ * in one piece and on behalf of the client that asked for it. */
+#ifndef SUPERVISOR_RECORDING_H
+#define SUPERVISOR_RECORDING_H
+
+#include <ev.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/list.h"
+#include "common/trace.h"
+#include "supervisor/image.h"
+#include "supervisor/settle.h"
+
+struct session;
+struct supervisor;
+
+enum recording_state {
+	RECORDING_RUNNING,
+	RECORDING_SAVED,
+	RECORDING_FAILED, /* see reason */
+};
+
+/* Of a session: the one that runs, or the last. */
+struct recording {
+	struct list link; /* recordings.running */
+	struct session *session;
+	enum recording_state state;
+	char *path;	  /* owned; where the list goes */
+	struct peer peer; /* on whose behalf */
+	int fd;		  /* owned; of the trace; -1: it has ended, or no worker has told yet */
+	struct trace trace;
+	struct settle settle;
+	uint64_t pages;	  /* of the list, once there is one */
+	char reason[256]; /* why it ended, or why there is no list */
+};
+
+/* Those of all sessions. */
+struct recordings {
+	struct list running; /* of struct recording.link */
+	ev_timer tick;	     /* while there are any: looks whether they have settled */
+};
+
+void recordings_init(struct supervisor *sup);
+void recordings_fini(struct supervisor *sup);
+
+/* Makes ready to record the session and sees that peer may write at path (NULL: the image's,
+ * with ".hot" behind it).  0; -EBUSY one runs; or another negative errno, see image_replace().  why
+ * gets a sentence.  recording_send() makes it begin. */
+int recording_prepare(struct session *session, const struct peer *peer, const char *path, char *why,
+    size_t why_bytes);
+/* The same of a session that is there already, and begins it.  -ENOTSUP: its worker cannot. */
+int recording_start(struct session *session, const struct peer *peer, const char *path, char *why,
+    size_t why_bytes);
+/* Tells the worker, which was told of the session right before.  Without effect on a session
+ * that is not recorded. */
+void recording_send(struct session *session);
+
+bool recording_runs(const struct session *session);
+/* Saves what there is and ends it, for this reason. */
+void recording_stop(struct session *session, const char *reason);
+/* No page is recorded any more, and nothing is saved. */
+void recording_free(struct session *session);
+
+/* What a worker of an earlier supervisor hands over.  0, or -EPROTO. */
+int recording_take(struct session *session, int *fd);
+
+/* The session object's member; takes no NULL. */
+json_t *recording_json(const struct session *session);
+/* Members of the record, and back: groups that are none are left out. */
+void recording_put(json_t *json, const struct session *session);
+void recording_load(
+    struct session *session, const char *path, uint64_t uid, uint64_t gid, const json_t *groups);
+
+#endif
