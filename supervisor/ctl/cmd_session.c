@@ -162,6 +162,24 @@ print_faults(const json_t *counters)
 }
 
 static void
+print_traces(const json_t *s)
+{
+	const json_t *recording = json_object_get(s, "recording");
+	const json_t *prefetch = json_object_get(s, "prefetch");
+	char a[TEXT_BYTES], b[TEXT_BYTES];
+
+	if (json_is_object(recording))
+		printf("%-12s %s, %s pages, %s%s%s\n", "recording", ctl_text(recording, "state"),
+		    text_count(a, ctl_u64(recording, "pages")), ctl_text(recording, "path"),
+		    *ctl_text(recording, "reason") ? ": " : "", ctl_text(recording, "reason"));
+	if (ctl_u64(prefetch, "pages") || *ctl_text(prefetch, "reason"))
+		printf("%-12s %s, %s of %s pages filled%s%s\n", "prefetch",
+		    ctl_text(prefetch, "state"), text_count(a, ctl_u64(prefetch, "filled")),
+		    text_count(b, ctl_u64(prefetch, "pages")),
+		    *ctl_text(prefetch, "reason") ? ": " : "", ctl_text(prefetch, "reason"));
+}
+
+static void
 print_session(const json_t *s)
 {
 	uint64_t pid = ctl_u64(s, "vmm_pid");
@@ -184,6 +202,7 @@ print_session(const json_t *s)
 	print_regions(json_object_get(s, "regions"));
 	print_overlays(json_object_get(s, "overlays"));
 	print_faults(json_object_get(s, "counters"));
+	print_traces(s);
 	if (ctl_u64(s, "adoptions"))
 		ctl_print_row("adoptions", text_count(buf, ctl_u64(s, "adoptions")));
 	if (ctl_u64(s, "unserved_ms"))
@@ -295,6 +314,8 @@ ctl_create_members(const struct ctl *ctl, const char *image, json_t *body)
 {
 	const struct ctl_flags *f = &ctl->flags;
 
+	if (f->record)
+		json_object_set_new(body, "record", json_true());
 	if (f->memfd)
 		json_object_set_new(body, "memfd", json_true());
 	return ctl_add_path(body, "image", "the image", image) &&
@@ -302,6 +323,8 @@ ctl_create_members(const struct ctl *ctl, const char *image, json_t *body)
 	    ctl_add_member(body, "id", "--id", f->id, VALUE_TEXT) &&
 	    ctl_add_member(body, "instance", "--instance", f->instance, VALUE_TEXT) &&
 	    ctl_add_member(body, "cache_key", "--cache-key", f->cache_key, VALUE_TEXT) &&
+	    ctl_add_path(body, "hot_list", "--hot-list", f->hot_list) &&
+	    ctl_add_member(body, "prefetch", "--prefetch", f->prefetch, VALUE_TEXT) &&
 	    ctl_add_member(body, "vmm_uid", "--vmm-uid", f->vmm_uid, VALUE_NUMBER) &&
 	    ctl_add_member(body, "vmm_gid", "--vmm-gid", f->vmm_gid, VALUE_NUMBER) &&
 	    ctl_add_member(body, "handshake_timeout_ms", "--handshake-timeout",
