@@ -11,7 +11,7 @@
 #include "supervisor/ctl/balloon.h"
 #include "supervisor/ctl/firecracker.h"
 #include "supervisor/ctl/interrupt.h"
-#include "supervisor/ctl/steps.h"
+#include "supervisor/ctl/pause.h"
 #include "supervisor/ctl/text.h"
 
 #define DEFAULT_TIMEOUT_MS  UINT64_C(30000)
@@ -19,17 +19,6 @@
 #define BALLOON_TIMEOUT_MS  UINT64_C(2000)
 #define RESUME_MS	    UINT64_C(30000) /* beyond the time-out */
 #define ASK_MS		    UINT64_C(5000)
-
-struct pause {
-	const struct ctl *ctl;
-	struct steps steps;
-	struct fc fc;
-	uint64_t timeout_ms, balloon_ms;
-	uint64_t deadline_ns; /* of what follows the balloon */
-	bool paused, drained; /* drained: the guest has given back what it could */
-	const char *failed_step;
-	char why[1024];
-};
 
 static int
 check_flags(struct pause *p)
@@ -42,6 +31,10 @@ check_flags(struct pause *p)
 	}
 	if (!f->snapshot != !f->mem) {
 		ctl_complain("a snapshot needs both --snapshot STATE and --mem FILE");
+		return -EINVAL;
+	}
+	if ((f->diff && !f->snapshot) || (f->id && !f->diff)) {
+		ctl_complain("%s", f->diff ? "--diff needs --snapshot STATE" : "--id needs --diff");
 		return -EINVAL;
 	}
 	if ((f->resume && !f->snapshot) || (f->balloon_timeout && !f->balloon)) {
@@ -62,9 +55,8 @@ check_flags(struct pause *p)
 	return 0;
 }
 
-/* Ends the step that was begun, as failed, and keeps why for the end. */
-static enum exitcode __attribute__((format(printf, 3, 4)))
-fail(struct pause *p, enum exitcode code, const char *fmt, ...)
+enum exitcode
+pause_fail(struct pause *p, enum exitcode code, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -92,11 +84,11 @@ look(struct pause *p)
 	steps_begin(&p->steps, "firecracker", "asking who it is");
 	code = fc_look(&p->fc, after_ms(p->timeout_ms));
 	if (code != EXITCODE_OK)
-		return fail(p, code, "%s", p->fc.why);
+		return pause_fail(p, code, "%s", p->fc.why);
 	p->paused = strcmp(p->fc.state, FC_PAUSED) == 0;
 	if (!p->paused && strcmp(p->fc.state, FC_RUNNING) != 0)
-		return fail(p, EXITCODE_CONFLICT, "this Firecracker has no VM that runs: it is %s",
-		    p->fc.state);
+		return pause_fail(p, EXITCODE_CONFLICT,
+		    "this Firecracker has no VM that runs: it is %s", p->fc.state);
 	steps_end(&p->steps, STEP_DONE, "Firecracker %s, process %d, its VM is %s", p->fc.version,
 	    (int)p->fc.peer.pid, p->fc.state);
 	return code;
@@ -116,7 +108,7 @@ drain(struct pause *p)
 	else
 		p->drained = balloon_drain(&p->fc, after_ms(p->balloon_ms), why, sizeof(why));
 	if (interrupt_caught())
-		return fail(p, EXITCODE_FAILED, "it was interrupted");
+		return pause_fail(p, EXITCODE_FAILED, "it was interrupted");
 	if (p->drained)
 		steps_end(&p->steps, STEP_DONE, "the guest has given back its free memory");
 	else
@@ -134,7 +126,7 @@ pause_vm(struct pause *p)
 	steps_begin(&p->steps, "pause", "pausing the VM");
 	code = fc_set_state(&p->fc, FC_PAUSED, p->deadline_ns);
 	if (code != EXITCODE_OK)
-		return fail(p, code, "%s", p->fc.why);
+		return pause_fail(p, code, "%s", p->fc.why);
 	p->paused = true;
 	steps_end(&p->steps, STEP_DONE, "the VM is paused");
 	return code;
@@ -164,13 +156,13 @@ check_memory_file(struct pause *p)
 		return EXITCODE_OK;
 	exchange_run(&get, &answer);
 	if (answer.status != 200)
-		return fail(p, EXITCODE_UNREACHABLE,
+		return pause_fail(p, EXITCODE_UNREACHABLE,
 		    "%s exists, and pagerd does not say whether it serves it; name a new file",
 		    p->ctl->flags.mem);
 	json_array_foreach(json_object_get(answer.json, "sessions"), i, session)
 	{
 		if (!*ctl_text(session, "outcome") && is_same_file(ctl_text(session, "image"), &st))
-			return fail(p, EXITCODE_CONFLICT,
+			return pause_fail(p, EXITCODE_CONFLICT,
 			    "%s is the image that session %s is served from", p->ctl->flags.mem,
 			    ctl_text(session, "id"));
 	}
@@ -190,17 +182,17 @@ write_snapshot(struct pause *p)
 	state = fc_path(f->snapshot, f->jail);
 	memory = fc_path(f->mem, f->jail);
 	steps_begin(&p->steps, "snapshot", "Firecracker writes the snapshot");
-	body = json_pack("{ss, ss, ss}", "snapshot_type", "Full", "snapshot_path", state,
-	    "mem_file_path", memory);
+	body = json_pack("{ss, ss, ss}", "snapshot_type", f->diff ? "Diff" : "Full",
+	    "snapshot_path", state, "mem_file_path", memory);
 	if (!body)
-		return fail(p, EXITCODE_USAGE, "a path is not UTF-8");
+		return pause_fail(p, EXITCODE_USAGE, "a path is not UTF-8");
 	code = fc_call(&p->fc,
 	    &(const struct exchange){
 		p->fc.socket_path, "PUT", "/snapshot/create", body, p->deadline_ns},
 	    NULL);
 	json_decref(body);
 	if (code != EXITCODE_OK)
-		return fail(p, code, "%s", p->fc.why);
+		return pause_fail(p, code, "%s", p->fc.why);
 	steps_end(&p->steps, STEP_DONE, "%s and %s are written", f->snapshot, f->mem);
 	return code;
 }
@@ -218,7 +210,7 @@ resume(struct pause *p, enum exitcode before)
 		p->paused = false;
 		steps_end(&p->steps, STEP_DONE, "the VM runs");
 	} else if (before == EXITCODE_OK)
-		before = fail(p, code, "%s", p->fc.why);
+		before = pause_fail(p, code, "%s", p->fc.why);
 	else
 		steps_end(&p->steps, STEP_FAILED, "%s", p->fc.why);
 	interrupt_again(interrupt);
@@ -273,18 +265,26 @@ run(struct pause *p)
 		steps_begin(&p->steps, "check", "looking at the memory file");
 		code = check_memory_file(p);
 	}
+	if (code == EXITCODE_OK && p->ctl->flags.diff)
+		code = pause_diff_prepare(p);
 	if (code == EXITCODE_OK)
 		code = pause_vm(p);
-	if (code != EXITCODE_OK)
+	if (code != EXITCODE_OK) {
+		pause_diff_fini(p, false);
 		return code;
-	code = write_snapshot(p);
+	}
+	if (p->ctl->flags.diff)
+		code = pause_diff_empty(p);
+	if (code == EXITCODE_OK)
+		code = write_snapshot(p);
+	pause_diff_fini(p, code == EXITCODE_OK);
 	return p->ctl->flags.resume ? resume(p, code) : code;
 }
 
 enum exitcode
 ctl_pause(const struct ctl *ctl)
 {
-	struct pause p = {.ctl = ctl};
+	struct pause p = {.ctl = ctl, .mem_fd = -1};
 	enum exitcode code;
 
 	if (check_flags(&p) < 0)

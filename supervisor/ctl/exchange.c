@@ -98,14 +98,22 @@ exchange_end(const struct client *client, struct answer *ret)
 }
 
 void
-exchange_run(const struct exchange *exchange, struct answer *ret)
+exchange_run_up_to(const struct exchange *exchange, size_t max_body_bytes, struct answer *ret)
 {
 	scoped_client struct client *client = NULL;
 	int r = exchange_start(exchange, &client);
 
+	if (r == 0)
+		client_limit_body(client, max_body_bytes);
 	while (r == 0 && !client_is_done(client))
 		r = exchange_turn(&client, 1, exchange->deadline_ns);
 	*ret = (struct answer){.status = r};
 	if (r == 0)
 		exchange_end(client, ret);
+}
+
+void
+exchange_run(const struct exchange *exchange, struct answer *ret)
+{
+	exchange_run_up_to(exchange, MAX_BODY_BYTES, ret);
 }

@@ -26,8 +26,9 @@ struct answer {
 void answer_fini(struct answer *answer);
 #define scoped_answer __attribute__((cleanup(answer_fini)))
 
-/* The whole of it. */
+/* The whole of it.  An answer above 16 MiB is none, or above what the second allows. */
 void exchange_run(const struct exchange *exchange, struct answer *ret);
+void exchange_run_up_to(const struct exchange *exchange, size_t max_body_bytes, struct answer *ret);
 
 /* Its parts, for several at once.  0 and a client that the caller frees, or a negative errno. */
 int exchange_start(const struct exchange *exchange, struct client **ret);

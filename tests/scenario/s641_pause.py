@@ -12,6 +12,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import firecracker  # noqa: E402
 import pagerd  # noqa: E402
+import pages  # noqa: E402
 import tap  # noqa: E402
 import vmm  # noqa: E402
 
@@ -153,6 +154,93 @@ def snapshot():
             tap.ok(g.read() == other, "nothing was written to it")
 
 
+class Guest:
+    """The process of a VM, for pages.memory()."""
+
+    def __init__(self, fc):
+        self.pid = fc.vmm_pid()
+
+
+def is_memory_of(path, fc, pager, what):
+    """Every page of the file is the guest's, which stands still."""
+    guest = Guest(fc)
+    with open(path, "rb") as f:
+        data = f.read()
+    wrong = []
+    for region in pager.show("a")["regions"]:
+        memory = pages.memory(guest, region["host_addr"], region["size"])
+        wrong += [at // 4096 for at in range(0, len(memory), 4096)
+                  if memory[at:at + 4096] !=
+                  data[region["offset"] + at:region["offset"] + at + 4096]]
+    tap.is_(wrong[:10], [], what)
+
+
+def changes():
+    """A diff: the image, what the guest wrote, and nothing where it gave memory back."""
+    with pagerd.Pagerd() as pager:
+        image = pager.image(size="8M", seed=5, holes=100)
+        with firecracker.Fake(pager, image, discard=200) as fc:
+            pager.ctl("restore", *fc.restore(), "--id", "a", "--cluster-max", "4K")
+            state, memory = (os.path.join(pager.images, n) for n in ("d.state", "d.mem"))
+            words = ["--snapshot", state, "--mem", memory, "--diff", "--id", "a", "--resume"]
+            drain = ["--balloon", "--balloon-timeout", "30s"]
+            fc.cmd("touch rand count=900 seed=1")
+            fc.cmd("write rand count=300 seed=2")
+            done = pause(pager, fc, *words, *drain)
+            tap.is_((done.returncode, [s["step"] for s in json.loads(done.stdout)["steps"]]),
+                    (OK, ["firecracker", "balloon", "base", "pause", "pages", "snapshot",
+                          "resume"]), "--diff")
+            tap.is_(step(done, "pages"), ("done", "800 KiB that the VM gave back are empty"),
+                    "  which knows what was given back")
+            tap.is_(fc.body("PUT /snapshot/create")["snapshot_type"], "Diff", "  asked for")
+            absent = pager.show("a")["pages"]["absent"]
+            tap.ok(absent > 500, "  and does not fill the guest's memory", absent)
+            is_memory_of(memory, fc, pager, "it is the guest's memory")
+            fc.cmd("write seq count=100")
+            fc.cmd("write rand count=200 seed=3")
+            done = pause(pager, fc, *words, *drain)
+            tap.ok(done.returncode == OK and "of a snapshot before" in step(done, "base")[1],
+                   "another, over the first", done.stdout)
+            is_memory_of(memory, fc, pager, "it is the guest's memory, written and given back again")
+            tap.is_(fc.cmd("verify")["wrong"], 0, "the guest is right")
+
+
+def changes_refused():
+    with pagerd.Pagerd() as pager:
+        image = pager.image(size="4M", seed=5)
+        with open(os.path.join(pager.images, "page"), "wb") as f:
+            f.write(bytes(4096))
+        memory = os.path.join(pager.images, "d.mem")
+        words = ["--snapshot", os.path.join(pager.images, "s"), "--mem", memory, "--diff"]
+        with restored(pager, image) as fc:
+            done = pager.ctl("pause", "--api-sock", fc.socket, *words)
+            tap.is_(done.returncode, NOT_FOUND, "no session of that process")
+            tap.like(done.stderr, "no session serves process %d: name it by --id" % fc.pid, "  said")
+            with open(memory, "wb") as f:
+                f.write(b"something else")
+            done = pager.ctl("pause", "--api-sock", fc.socket, *words, "--id", "a")
+            tap.is_(done.returncode, CONFLICT, "a file of another size")
+            tap.like(done.stderr, "d.mem is not of the image's size; the VM may be running", "  said")
+            tap.is_(os.path.getsize(memory), 14, "  and left alone")
+            os.unlink(memory)
+            tap.ok("PATCH /vm" not in fc.requests()[3:], "nothing was paused for it")
+        with restored(pager, image, "b", at={"PUT /snapshot/create": "Disk is full"}) as fc:
+            done = pager.ctl("pause", "--api-sock", fc.socket, *words, "--id", "b")
+            tap.is_((done.returncode, os.path.exists(memory)), (FAILED, False),
+                    "a copy that became no snapshot is gone")
+            with open(memory, "wb") as f:
+                f.truncate(4 << 20)
+            done = pager.ctl("pause", "--api-sock", fc.socket, *words, "--id", "b")
+            tap.like(done.stderr, "d.mem is a snapshot no more", "one that was there is not, and said")
+            os.unlink(memory)
+        with firecracker.Fake(pager, image) as fc:
+            pager.ctl("restore", *fc.restore(), "--id", "c", "--overlay",
+                      "64K:" + os.path.join(pager.images, "page"))
+            done = pager.ctl("pause", "--api-sock", fc.socket, *words, "--id", "c")
+            tap.is_((done.returncode, os.path.exists(memory)), (CONFLICT, False),
+                    "a session with overlays")
+
+
 def snapshot_fails():
     with pagerd.Pagerd() as pager:
         image = pager.image(size="4M", seed=5)
@@ -209,6 +297,8 @@ def usage():
                            (["--api-sock", "/a", "--mem", "/m"], "a snapshot needs both"),
                            (["--api-sock", "/a", "--snapshot", "/m"], "a snapshot needs both"),
                            (["--api-sock", "/a", "--resume"], "--resume needs --snapshot STATE"),
+                           (["--api-sock", "/a", "--diff"], "--diff needs --snapshot STATE"),
+                           (["--api-sock", "/a", "--id", "x"], "--id needs --diff"),
                            (["--api-sock", "/a", "--balloon-timeout", "1s"], "needs --balloon"),
                            (["--api-sock", "/a", "--timeout", "0s"], "must be more than 0")):
             done = pager.ctl("pause", *words)
@@ -240,5 +330,5 @@ def real():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(paused, balloon_runs, balloon_never_fails, snapshot, snapshot_fails, interrupted, usage,
-            real)
+    tap.run(paused, balloon_runs, balloon_never_fails, snapshot, changes, changes_refused,
+            snapshot_fails, interrupted, usage, real)
