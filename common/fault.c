@@ -2,6 +2,7 @@
 #include "common/fault.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -14,7 +15,7 @@
 
 #define NAME_BYTES 64
 
-enum fault_action { ACTION_NONE, ACTION_ERR, ACTION_KILL, ACTION_CRASH, ACTION_PAUSE };
+enum fault_action { ACTION_NONE, ACTION_ERR, ACTION_KILL, ACTION_CRASH, ACTION_PAUSE, ACTION_HOLD };
 
 struct fault_state {
 	enum fault_action action; /* ACTION_NONE: not armed */
@@ -44,6 +45,8 @@ parse_action(const char *word, enum fault_action *ret)
 		*ret = ACTION_CRASH;
 	else if (strcmp(word, "pause") == 0)
 		*ret = ACTION_PAUSE;
+	else if (strcmp(word, "hold") == 0)
+		*ret = ACTION_HOLD;
 	else
 		return -EINVAL;
 	return 0;
@@ -84,6 +87,25 @@ parse_one(char *word)
 	return -EINVAL;
 }
 
+/* Before the first thread: it has to be blocked in each, or it would end the process. */
+static void
+hold_signal(sigset_t *ret)
+{
+	sigemptyset(ret);
+	sigaddset(ret, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, ret, NULL);
+}
+
+static void
+hold(void)
+{
+	sigset_t set;
+
+	hold_signal(&set);
+	while (sigwaitinfo(&set, NULL) < 0)
+		; /* EINTR */
+}
+
 int
 fault_init(void)
 {
@@ -104,6 +126,8 @@ fault_init(void)
 		if (r < 0)
 			return r;
 	}
+	if (fault_armed)
+		hold_signal(&(sigset_t){0});
 	return 0;
 }
 
@@ -127,6 +151,9 @@ fault_strike(enum fault_point point, const char *name)
 		abort();
 	case ACTION_PAUSE:
 		raise(SIGSTOP);
+		return false;
+	case ACTION_HOLD:
+		hold();
 		return false;
 	case ACTION_ERR:
 	case ACTION_NONE:

@@ -8,6 +8,7 @@
  *   !kill   SIGKILL to this process, at that instruction
  *   !crash  SIGABRT, as a bug of its own would
  *   !pause  raise(SIGSTOP): the test looks around, then continues it by SIGCONT
+ *   !hold   this thread alone waits, for a SIGUSR2 to it (tgkill); the others go on
  * Without PAGER_FAULT a point costs one load and one branch. */
 #ifndef COMMON_FAULT_H
 #define COMMON_FAULT_H

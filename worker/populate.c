@@ -189,6 +189,7 @@ populate_run(struct sweep *w, struct run run, uint64_t *ret_done)
 	*ret_done = 0;
 	if (r < 0)
 		return read_failed(w, &run, r);
+	(void)fault(FAULT_POPULATE_CHOSEN);
 	copylock_background(&s->copylock);
 	(void)fault(FAULT_POPULATE_CHUNK);
 	result = fill_run(s, &run, src, FILL_FOR_BACKGROUND, &fill);

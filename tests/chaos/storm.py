@@ -255,7 +255,7 @@ class Storm:
                 self.cut_birth(guest, error)
 
     def provoke_completion(self, point):
-        share = 0.9 if point in ("POPULATE_CHUNK", "COMPLETE_DETACH") else 0.35
+        share = 0.9 if point in ("POPULATE_CHOSEN", "POPULATE_CHUNK", "COMPLETE_DETACH") else 0.35
         able = [g for g in self.guests if not g.completing]
         if able and self.rng.random() < share:
             guest = self.rng.choice(able)

@@ -15,8 +15,9 @@ import vmm  # noqa: E402
 
 V = pagerd.VERSION
 MIB = 1 << 20
-# What has a scenario of its own: tests/scenario/s180_*.py, s510_*.py.
-ELSEWHERE = {"EVENTS_AFTER_READ", "RECOVER_REMOVAL", "ADOPT_SESSION", "ADOPT_WAKE", "RELEASE_SESSION",
+# What has a scenario of its own: tests/scenario/s180_*.py, s510_*.py, s521_*.py.
+ELSEWHERE = {"EVENTS_AFTER_READ", "RECOVER_REMOVAL", "POPULATE_CHOSEN",
+             "ADOPT_SESSION", "ADOPT_WAKE", "RELEASE_SESSION",
              "COMPLETE_ANSWER", "WORKER_START", "FILL_MEMORY", "WRITE_AFTER_MARK", "PICTURE_HELD",
              "PICTURE_TAKEN", "PICTURE_ANSWER"}
 tried = set()

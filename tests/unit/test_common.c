@@ -2,7 +2,9 @@
 /* Numbers, versions, the log, fault points, descriptors. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -285,6 +287,30 @@ strike_pause(void)
 	fault(FAULT_WORKER_HELLO);
 }
 
+static void *
+held(void *arg)
+{
+	atomic_store((atomic_bool *)arg, fault(FAULT_WORKER_HELLO));
+	return NULL;
+}
+
+/* One thread waits for its own signal; another passes, and is not ended by that signal. */
+static void
+test_hold(void)
+{
+	atomic_bool struck = true;
+	pthread_t thread;
+
+	set_fault("WORKER_HELLO:1!hold");
+	is_int(fault_init(), 0, "a fault that holds a thread");
+	pthread_create(&thread, NULL, held, &struck);
+	pthread_kill(thread, SIGUSR2);
+	pthread_join(thread, NULL);
+	ok(!atomic_load(&struck), "it goes on with a signal of its own, as if nothing had been");
+	unsetenv("PAGER_FAULT");
+	fault_init();
+}
+
 static void
 test_fault(void)
 {
@@ -392,6 +418,7 @@ main(void)
 	test_version();
 	test_log();
 	test_fault();
+	test_hold();
 	test_fd();
 	test_xalloc();
 	return done();
