@@ -227,7 +227,9 @@ api_new(struct supervisor *sup)
 	api->sup = sup;
 	api->admin_gid = sup->admin_gid;
 	api->has_admin_gid = sup->admin_gid != (gid_t)-1;
-	r = api_bind(api, path, &fd);
+	fd = passed_take_admin(&sup->passed);
+	sup->admin_is_passed = fd >= 0;
+	r = fd >= 0 ? 0 : api_bind(api, path, &fd);
 	if (r < 0) {
 		log_err("api: %s: %s; not starting", path, strerror(-r));
 		return r;
@@ -249,7 +251,8 @@ api_free(struct supervisor *sup)
 	api = http_server_arg(sup->admin);
 	http_server_free(sup->admin);
 	sup->admin = NULL;
-	unlink(path);
+	if (!sup->admin_is_passed)
+		unlink(path);
 	on_sweep(sup->loop, &api->sweep, 0);
 	ev_prepare_stop(sup->loop, &api->sweep);
 	free(api);

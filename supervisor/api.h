@@ -10,12 +10,13 @@
 
 struct supervisor;
 
-/* Binds RUN/admin.sock (0660, group admin-group) and serves it as sup->admin.  The
- * run directory exists and is ours alone (rundir_open()), so a socket that is there is
- * stale.  0 or a negative errno, logged. */
+/* Binds RUN/admin.sock (0660, group admin-group) and serves it as sup->admin; or serves
+ * the socket that the service manager passed, wherever that is, with the owner and mode
+ * that it gave it.  The run directory exists and is ours alone (rundir_open()), so a
+ * socket that is there is stale.  0 or a negative errno, logged. */
 int api_new(struct supervisor *sup);
 
-/* Hangs up on every client and removes the socket.  Before the sessions and the
+/* Hangs up on every client and removes the socket, unless it was passed.  Before the sessions and the
  * fleet go, since waiting requests point into them. */
 void api_free(struct supervisor *sup);
 

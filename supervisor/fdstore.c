@@ -14,11 +14,11 @@
 #include "common/scope.h"
 #include "common/xalloc.h"
 #include "supervisor/notify.h"
+#include "supervisor/passed.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
 
 #define NR_KEPT	      5 /* descriptors of a session, at most: see needed() */
-#define FIRST_FD      3 /* of those that the manager hands over */
 #define NAME	      "session-"
 #define DEFAULT_LIMIT 1048576U
 
@@ -40,7 +40,7 @@ struct fdstore {
 /* --- In --------------------------------------------------------------------------- */
 
 static struct kept *
-find(struct fdstore *store, uint64_t number)
+find(const struct fdstore *store, uint64_t number)
 {
 	struct list *pos;
 
@@ -71,7 +71,7 @@ keep(struct fdstore *store, uint64_t number, int fd)
 		kept->number = number;
 		list_add(&store->kept, &kept->link);
 	}
-	if (kept->nr == NR_KEPT || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+	if (kept->nr == NR_KEPT)
 		fd_closep(&fd);
 	else
 		kept->fds[kept->nr++] = fd;
@@ -89,29 +89,22 @@ number_of(const char *name)
 	return number;
 }
 
-/* LISTEN_FDS of them from FIRST_FD on, with a name each in LISTEN_FDNAMES. */
+/* What was passed and is none of ours stays where it is. */
 static void
-take(struct fdstore *store)
+take(struct fdstore *store, struct passed *passed)
 {
-	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
-	const char *names = getenv("LISTEN_FDNAMES");
-	scoped_free char *copy = names != NULL ? xstrdup(names) : NULL;
-	char *rest = copy;
-	uint64_t wanted, n;
+	size_t cursor = 0;
+	char name[64];
+	int fd;
 
-	if (pid == NULL || count == NULL || copy == NULL ||
-	    num_parse_u64(pid, 1, INT32_MAX, &wanted) < 0 || wanted != (uint64_t)getpid() ||
-	    num_parse_u64(count, 0, INT32_MAX - FIRST_FD, &n) < 0)
-		return;
-	for (uint64_t i = 0; i < n && rest != NULL; i++) {
-		uint64_t number = number_of(strsep(&rest, ":"));
+	while ((fd = passed_take(passed, &cursor, NAME, name, sizeof(name))) >= 0) {
+		uint64_t number = number_of(name);
 
 		if (number != 0)
-			keep(store, number, FIRST_FD + (int)i);
+			keep(store, number, fd);
+		else
+			fd_closep(&fd);
 	}
-	unsetenv("LISTEN_PID");
-	unsetenv("LISTEN_FDS");
-	unsetenv("LISTEN_FDNAMES");
 }
 
 void
@@ -130,7 +123,7 @@ fdstore_open(struct supervisor *sup)
 	list_init(&store->kept);
 	store->limit = limit;
 	sup->fdstore = store;
-	take(store);
+	take(store, &sup->passed);
 	log_info("fd store: the service manager keeps up to %" PRIu64 " descriptors", limit);
 }
 

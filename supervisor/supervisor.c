@@ -242,6 +242,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 		log_err("supervisor: cannot make an event loop; not started");
 		return -ENOMEM;
 	}
+	passed_open(&sup->passed);
 	raise_files(sup);
 	r = rundir_open(sup);
 	if (r < 0)
@@ -277,6 +278,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 	r = api_new(sup);
 	if (r == 0)
 		controls_new(sup);
+	passed_close(&sup->passed);
 	return r;
 }
 
@@ -336,6 +338,7 @@ supervisor_fini(struct supervisor *sup)
 	else
 		log_notice("supervisor: stopped");
 	fdstore_close(sup);
+	passed_close(&sup->passed);
 	record_close(sup);
 	templates_close(sup);
 	rundir_close(sup);

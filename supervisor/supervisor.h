@@ -10,6 +10,7 @@
 #include "supervisor/controller.h"
 #include "supervisor/fleet.h"
 #include "supervisor/options.h"
+#include "supervisor/passed.h"
 #include "supervisor/recording.h"
 #include "supervisor/recover.h"
 #include "supervisor/session.h"
@@ -44,7 +45,9 @@ struct supervisor {
 	uid_t worker_uid;  /* workers run as; our own when we cannot switch */
 	gid_t worker_gid;
 	gid_t admin_gid;	     /* of admin.sock; (gid_t)-1: our own */
+	bool admin_is_passed;	     /* the service manager bound admin.sock, and keeps it */
 	int run_dir;		     /* owned; O_DIRECTORY, of options.run_dir, which is absolute */
+	struct passed passed;	     /* what the service manager gave us, until it is taken */
 	struct fdstore *fdstore;     /* owned; NULL: the service manager keeps nothing */
 	struct records *records;     /* owned; NULL: none are kept */
 	struct templates *templates; /* owned */

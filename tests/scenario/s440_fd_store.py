@@ -2,6 +2,7 @@
 """The service manager keeps descriptors: pagerd and a worker die, and nothing is lost.  The
 manager is played here, as systemd does it: NOTIFY_SOCKET, FDSTORE, LISTEN_FDS."""
 import array
+import ctypes
 import os
 import signal
 import socket
@@ -26,6 +27,14 @@ for i, fd in enumerate(high):
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine)
+
+
+def is_same(a, b):
+    r = ctypes.CDLL(None).syscall(KCMP, os.getpid(), os.getpid(), 0, a, b) if KCMP else 1
+    return r == 0
 
 
 class Manager:
@@ -56,15 +65,28 @@ class Manager:
                 self.kept = [k for k in self.kept if k[0] != told["FDNAME"]]
             elif "FDSTORE" in told:
                 self.polled += told.get("FDPOLL") != "0"
-                self.kept += [(told["FDNAME"], fd) for fd in fds]
+                for fd in fds:
+                    self.keep(told["FDNAME"], fd)
+
+    def keep(self, name, fd):
+        """One of those that are the same open file, whatever they are called."""
+        if any(is_same(fd, other) for _, other in self.kept):
+            os.close(fd)
+        else:
+            self.kept.append((name, fd))
+
+    def forget(self):
+        """As at the end of a unit that was stopped."""
+        self.listen()
+        for _, fd in self.kept:
+            os.close(fd)
+        self.kept = []
 
     def names(self):
         return sorted(set(name for name, _ in self.listen().kept))
 
     def close(self):
-        self.listen()
-        for _, fd in self.kept:
-            os.close(fd)
+        self.forget()
         self.socket.close()
         os.unlink(self.path)
         os.rmdir(self.dir)
@@ -169,6 +191,36 @@ def nothing_is_lost():
     manager.close()
 
 
+def socket_is_passed():
+    """The manager listens on the admin socket: clients wait while there is no pagerd."""
+    manager = Manager()
+    with Managed(manager, start=False) as pager:
+        os.mkdir(pager.run)
+        os.chmod(pager.run, 0o711)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as admin:
+            admin.bind(pager.socket)
+            os.chmod(pager.socket, 0o660)
+            admin.listen(8)
+            manager.kept.append(("admin", os.dup(admin.fileno())))
+            client = pagerd.dial(pager.socket)
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: pagerd\r\nConnection: close\r\n\r\n")
+            pager.start()
+            tap.like(client.recv(65536).decode(), r"^HTTP/1.1 200 ", "who came before is answered")
+            client.close()
+            inode = os.stat(pager.socket).st_ino
+            image = pager.image(size="1M", seed=3)
+            with pager.restore(image, "a") as guest:
+                down(pager, signal.SIGTERM)
+                tap.is_(os.stat(pager.socket).st_ino, inode, "the socket stays where it is")
+                late = pagerd.dial(pager.socket)
+                late.sendall(b"GET /sessions/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                pager.start()
+                tap.like(late.recv(65536).decode(), r'"state":"serving"', "who waited is answered")
+                late.close()
+                tap.is_(guest.cmd("verify")["wrong"], 0, "and the guest is served")
+    manager.close()
+
+
 def strangers():
     """What is handed over is not what it should be."""
     manager = Manager()
@@ -195,4 +247,4 @@ def strangers():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(nothing_is_lost, strangers)
+    tap.run(nothing_is_lost, socket_is_passed, strangers)
