@@ -15,6 +15,7 @@
 #include "common/xalloc.h"
 #include "supervisor/notify.h"
 #include "supervisor/passed.h"
+#include "supervisor/privs.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
 
@@ -229,19 +230,57 @@ fdstore_settle(struct supervisor *sup)
 	}
 }
 
+/* An earlier pagerd has had all of it kept.  A page map, a connection and overlays are known
+ * to be right when they are needed. */
+static bool
+is_kept(const struct fdstore *store, const struct session *session)
+{
+	const struct kept *kept = find(store, session->number);
+	bool has_uffd = false, has_image = false;
+
+	for (size_t i = 0; kept != NULL && i < kept->nr; i++) {
+		has_uffd = has_uffd || session_is_userfaultfd(kept->fds[i]);
+		has_image = has_image || session_is_image(session, kept->fds[i]);
+	}
+	return has_uffd && has_image && kept->nr >= needed(session);
+}
+
+/* Of descriptors that are one open file the manager keeps the first, whatever the others are
+ * called; and a worker that is found again gives back one for all sessions of an image.
+ * Owned by the caller; -1 where it cannot be opened again. */
+static int
+open_again(int fd)
+{
+	scoped_priv enum priv held = priv_raise(PRIV_ROOT_FILES);
+	char link[40];
+
+	(void)held;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
 /* FDPOLL=0: the manager would let go of a connection that the VMM has closed. */
 void
 fdstore_save(struct session *session)
 {
 	struct fdstore *store = session->sup->fdstore;
-	const int fds[NR_KEPT] = {session->image.fd, session->map_fd, session->uffd,
-	    session->connection, session->overlays.fd};
+	scoped_fd int image = -1;
+	int fds[NR_KEPT] = {session->image.fd, session->map_fd, session->uffd, session->connection,
+	    session->overlays.fd};
 	size_t nr = needed(session);
 	char text[80];
 	int r = -ENOSPC;
 
 	if (store == NULL || session->is_stored)
 		return;
+	if (is_kept(store, session)) {
+		session->is_stored = true;
+		store->used += nr;
+		return;
+	}
+	image = open_again(session->image.fd);
+	if (image >= 0)
+		fds[0] = image;
 	snprintf(
 	    text, sizeof(text), "FDSTORE=1\nFDNAME=" NAME "%" PRIu64 "\nFDPOLL=0", session->number);
 	if (store->used + nr <= store->limit)

@@ -191,6 +191,32 @@ def nothing_is_lost():
     manager.close()
 
 
+def kept_anew():
+    """The unit was stopped, and its descriptors let go of: they come from the workers again."""
+    manager = Manager()
+    with Managed(manager) as pager:
+        image = pager.image(size="4M", seed=3, holes=100)
+        with pager.restore(image, "a") as first, pager.restore(image, "b") as second:
+            worker = pager.worker_pid()
+            down(pager, signal.SIGTERM)
+            manager.forget()
+            pager.start()
+            tap.is_([len([1 for name, _ in manager.listen().kept if name == "session-%d" % n])
+                     for n in (1, 2)], [4, 4], "all of both is kept, though they share the image")
+            down(pager)
+            pager.start()
+            tap.is_(len(manager.listen().kept), 8, "and once, however often pagerd starts")
+            down(pager)
+            os.kill(worker, signal.SIGKILL)
+            pagerd.wait_gone(worker)
+            pager.start()
+            for name in ("a", "b"):
+                tap.is_(pager.wait(name, "serving")["state"], "serving", name + " is adopted")
+            tap.is_([g.cmd("verify")["wrong"] for g in (first, second)], [0, 0],
+                    "and its memory is right")
+    manager.close()
+
+
 def socket_is_passed():
     """The manager listens on the admin socket: clients wait while there is no pagerd."""
     manager = Manager()
@@ -247,4 +273,4 @@ def strangers():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(nothing_is_lost, socket_is_passed, strangers)
+    tap.run(nothing_is_lost, kept_anew, socket_is_passed, strangers)
