@@ -3,7 +3,7 @@
 # Finds out what is missing to build and test pagerd, and installs it where that is
 # possible: as root on a system with apt-get.  Elsewhere it names each missing piece
 # and exits 1.
-#	packaging/deps.sh [build|test|lint]...		default: build test
+#	packaging/deps.sh [build|test|lint|package]...	default: build test
 # PAGERD_NO_INSTALL=1 only looks.
 set -u
 
@@ -59,6 +59,14 @@ look_lint() {
 	has_command shellcheck || want shellcheck "shellcheck"
 }
 
+look_package() {
+	has_command dpkg-buildpackage || want dpkg-dev "dpkg-buildpackage"
+	has_command dh || want debhelper "debhelper"
+	has_command lintian || want lintian "lintian"
+	has_command mmdebstrap || want mmdebstrap "mmdebstrap"
+	has_command systemd-nspawn || want systemd-container "systemd-nspawn"
+}
+
 look() {
 	missing=
 	packages=
@@ -68,8 +76,9 @@ look() {
 		build) look_build ;;
 		test) look_test ;;
 		lint) look_lint ;;
+		package) look_package ;;
 		*)
-			echo "packaging/deps.sh: $purpose is not one of build, test, lint" >&2
+			echo "packaging/deps.sh: $purpose is not one of build, test, lint, package" >&2
 			exit 2
 			;;
 		esac

@@ -111,7 +111,7 @@ void options_move(struct options *to, struct options *from);
 void options_print_help(FILE *out);
 /* A configuration file that gives the same options. */
 void options_dump(const struct options *options, FILE *out);
-/* The option section of the manual page. */
-void options_print_mdoc(FILE *out);
+/* The section of the manual page: flags, or keys of the configuration file. */
+void options_print_mdoc(FILE *out, bool keys);
 
 #endif

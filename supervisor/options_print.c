@@ -114,12 +114,17 @@ print_sentences(FILE *out, const char *text)
 }
 
 void
-options_print_mdoc(FILE *out)
+options_print_mdoc(FILE *out, bool keys)
 {
 	fputs(".Bl -tag -width Ds\n", out);
 	for (size_t i = 0; i < NR_ROWS; i++) {
-		fprintf(out, ".It Fl Fl %s%s%s\n", rows[i].name,
-		    rows[i].metavar[0] != '\0' ? " Ar " : "", rows[i].metavar);
+		if (keys && rows[i].when == WHEN_FLAG)
+			continue;
+		if (keys)
+			fprintf(out, ".It Ic %s Li = Ar %s\n", rows[i].name, rows[i].metavar);
+		else
+			fprintf(out, ".It Fl Fl %s%s%s\n", rows[i].name,
+			    rows[i].metavar[0] != '\0' ? " Ar " : "", rows[i].metavar);
 		print_sentences(out, rows[i].doc);
 		if (rows[i].when == WHEN_FLAG)
 			continue;

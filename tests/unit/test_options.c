@@ -329,13 +329,33 @@ test_texts(void)
 	FILE *out = open_memstream(&text, &bytes);
 
 	options_print_help(out);
-	options_print_mdoc(out);
+	options_print_mdoc(out, false);
 	fclose(out);
 #define OPTION(member, name, type, def, min, max, when, metavar, doc)   \
 	ok(strstr(text, "  --" name " " metavar) != NULL &&             \
 		strstr(text, ".It Fl Fl " name " Ar " metavar) != NULL, \
 	    "--" name " is in the help and in the manual");
 #define ACTION(NAME, name, doc) ok(strstr(text, "  --" name "\n") != NULL, "--" name " too");
+#include "supervisor/options.def"
+#undef OPTION
+#undef ACTION
+	free(text);
+}
+
+static void
+test_keys(void)
+{
+	char *text = NULL;
+	size_t bytes = 0;
+	FILE *out = open_memstream(&text, &bytes);
+
+	options_print_mdoc(out, true);
+	fclose(out);
+#define OPTION(member, name, type, def, min, max, when, metavar, doc)         \
+	ok((strstr(text, ".It Ic " name " Li = Ar " metavar "\n") != NULL) == \
+		(strcmp(#when, "FLAG") != 0),                                 \
+	    name " is in the manual of the file unless it is a flag");
+#define ACTION(NAME, name, doc)
 #include "supervisor/options.def"
 #undef OPTION
 #undef ACTION
@@ -360,6 +380,7 @@ main(void)
 	test_sources();
 	test_change();
 	test_texts();
+	test_keys();
 	unlink(file_path);
 	return done();
 }
