@@ -76,23 +76,23 @@ prefetch_identify(const struct session *session, struct hotlist_image *ret)
 /* --- The plan -------------------------------------------------------------------- */
 
 static int
-read_list(const struct session *session, struct image *file, struct hotlist *ret, char *why,
-    size_t why_bytes)
+read_list(const struct session *session, const char *path, const struct image *file,
+    struct hotlist *ret, char *why, size_t why_bytes)
 {
 	struct hotlist_image want;
 	const char *what = NULL;
 	int r = hotlist_load(ret, file->fd, &what);
 
 	if (r == -EINVAL)
-		return why_set(why, why_bytes, r, "%s", what);
+		return why_set(why, why_bytes, r, "%s: %s", path, what);
 	if (r < 0)
-		return why_set(why, why_bytes, r, "it cannot be read: %s", strerror(-r));
+		return why_set(why, why_bytes, r, "%s: %s", path, strerror(-r));
 	prefetch_identify(session, &want);
 	what = hotlist_stale(&ret->image, &want);
 	if (what == NULL)
 		return 0;
 	hotlist_fini(ret);
-	return why_set(why, why_bytes, -ESTALE, "it is stale: %s", what);
+	return why_set(why, why_bytes, -ESTALE, "%s is stale: %s", path, what);
 }
 
 static int
@@ -106,7 +106,7 @@ open_list(struct session *session, const struct peer *peer, const char *path, st
 	int r = image_open(session->sup, peer, path, &file, why, sizeof(why));
 
 	if (r == 0)
-		r = read_list(session, &file, ret, why, sizeof(why));
+		r = read_list(session, path, &file, ret, why, sizeof(why));
 	fd_closep(&file.fd);
 	if (r == 0)
 		return 0;
@@ -172,7 +172,7 @@ static void
 complain(const struct session *session)
 {
 	session_log(session, LOG_LEVEL_WARNING,
-	    "its hot list is not used: %s; it is restored without", session->prefetch->reason);
+	    "no hot list is replayed: %s; it is restored without", session->prefetch->reason);
 }
 
 /* Why nothing is to be prefetched at all, or NULL. */
