@@ -333,5 +333,116 @@ def idle(_rounds):
     return rows
 
 
+# --- Hot lists -----------------------------------------------------------------------
+
+# 24 MiB of the image, at random: what a restore touches.
+WORKING_SET = "touch rand count=%d seed=77 noverify" % (24 * MIB // PAGE)
+
+
+class Listed(Bench):
+    """An image on disk with the hot list of a guest that touched its working set."""
+
+    def __enter__(self):
+        super().__enter__()
+        with open(self.image.path, "rb+") as f:
+            os.fsync(f.fileno())
+        self.list = self.image.path + ".list"
+        guest, name = self.served({"record": {"path": self.list}}, engine="threads")
+        seen(guest.cmd(WORKING_SET))
+        self.pager.call("POST", self.pager.path(name, "/record"), {"stop": True})
+        self.end(guest, name)
+        return self
+
+    def __exit__(self, *exc):
+        os.unlink(self.list)
+        super().__exit__(*exc)
+
+    def warm(self):
+        with open(self.image.path, "rb") as f:
+            while f.read(MIB):
+                pass
+
+    def cool(self):
+        with open(self.image.path, "rb") as f:
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def restored_ms(self, members, engine):
+        """From the handshake until the guest has touched its working set: its touches are
+        waiting when the VMM starts, so that the prefetch has no lead but the handshake's."""
+        self.number += 1
+        name = "bench%d" % self.number
+        session = self.pager.create(self.image.path, id=name, **members)
+        guest = vmm.Vmm(self.image, socket=session["socket_path"], wait=False, engine=engine)
+        guest.send(WORKING_SET)
+        guest.wait_ready()
+        answer = seen(guest.answer())
+        self.end(guest, name)
+        return answer["wall_us"] / 1000
+
+
+def prefetching(rounds):
+    """A recorded working set at the next restore, against demand faults alone."""
+    rows = []
+    with Listed("512M", directory=tempfile.gettempdir()) as bench:
+        for engine, suffix in ENGINES:
+            for how, prepare in (("warm", bench.warm), ("cold", bench.cool)):
+                ours, bare = [], []
+                for _ in range(rounds):
+                    prepare()
+                    ours.append(bench.restored_ms({"hot_list": bench.list}, engine))
+                    prepare()
+                    bare.append(bench.restored_ms({"prefetch": "off"}, engine))
+                rows.append(row("prefetch_%s%s" % (how, suffix), statistics.median(ours), "ms",
+                                statistics.median(bare)))
+    return rows
+
+
+def scattered_list(bench):
+    """Every other page of the second half of the image."""
+    log = bench.image.path + ".log"
+    pages = os.path.getsize(bench.image.path) // PAGE
+    with open(log, "w", encoding="ascii") as f:
+        f.writelines("%d\n" % (p * PAGE) for p in range(pages // 2, pages, 2))
+    path = bench.image.path + ".half"
+    done = bench.pager.ctl("hotlist", "convert", "--image", bench.image.path, log, path)
+    os.unlink(log)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr)
+    return path
+
+
+def during_prefetch(rounds):
+    """Demand faults outside of the list while it is replayed, beside the same alone."""
+    idle, busy = [], []
+    command = "touch seq count=4000 noverify"
+    with Bench("512M") as bench:
+        path = scattered_list(bench)
+        for _ in range(rounds):
+            answer = one_guest(bench, command, False, "threads", dict(ONE_PAGE, prefetch="off"))
+            idle.append((answer["p50_us"], answer["p99_us"]))
+            answer = one_guest(bench, command, False, "threads", dict(ONE_PAGE, hot_list=path))
+            busy.append((answer["p50_us"], answer["p99_us"]))
+        os.unlink(path)
+    idle, busy = medians(idle), medians(busy)
+    return [row("demand_p50_during_prefetch", busy[0], "us", idle[0]),
+            row("demand_p99_during_prefetch", busy[1], "us", idle[1])]
+
+
+def recording(rounds):
+    """Demand faults of a session that is recorded, beside those of one that is not."""
+    ours, bare = [], []
+    with Bench("256M") as bench:
+        path = bench.image.path + ".list"
+        record = dict(ONE_PAGE, record={"path": path})
+        command = "touch rand count=20000 noverify"
+        for i in range(rounds * 4):
+            # In turns first: what the one before leaves behind is not to favour either.
+            for samples, members in ((ours, record), (bare, ONE_PAGE))[::1 if i % 2 else -1]:
+                samples.append(one_guest(bench, command, False, "threads", members)["p50_us"])
+        os.unlink(path)
+    return [row("recording_overhead", statistics.median(ours), "us", statistics.median(bare))]
+
+
 ALL = [demand_one, demand_four, touch_all, sparse, populate, completing, four_completions,
-       during_sweep, create_to_serving, idle]
+       during_sweep, create_to_serving, idle,
+       prefetching, during_prefetch, recording]
