@@ -44,6 +44,9 @@ class Result:
         self.recovery = []                      # from the kill until every session serves
         self.around = collections.defaultdict(list)   # before, during, after a supervisor's end
         self.failures = []                      # sentences; any makes the run fail
+        self.interleavings = 0                  # pages removed and touched again, see interleave.py
+        self.interleaving_kills = 0
+        self.interleaving_seconds = 0.0
         self.seconds = 0.0
 
     def fail(self, text):
@@ -56,6 +59,7 @@ class Result:
     def rows(self):
         yield "seed", self.seed, ""
         yield "kills", self.nr_kills, ""
+        yield "interleavings", self.interleavings, ""
         yield "wrong_bytes", self.wrong_bytes, "B"
         yield "lost_vms", self.lost_vms, ""
         yield "leaked_fds", self.leaked_fds, ""
@@ -85,6 +89,8 @@ class Result:
             yield "kills_" + kind, self.kills[kind], ""
         yield "unavailable", self.unavailable, ""
         yield "failures", len(self.failures), ""
+        yield "interleaving_kills", self.interleaving_kills, ""
+        yield "interleaving_seconds", round(self.interleaving_seconds, 1), "s"
         yield "seconds", round(self.seconds, 1), "s"
 
     def around_rows(self):
