@@ -68,14 +68,25 @@ page_clear_flag(const struct pagemap *map, uint64_t page, unsigned flag)
 	atomic_fetch_and(&map->pages[page], (uint8_t)~flag);
 }
 
+/* A removed page that is dirty may be back, and written, since a worker died before it could
+ * say so: it is not called empty by the next picture. */
+static uint8_t
+taken(uint8_t seen)
+{
+	unsigned state = seen & PAGE_STATE_MASK;
+
+	if (state == PAGE_REMOVED)
+		state = PAGE_PRESENT;
+	return (uint8_t)((seen & ~(PAGE_STATE_MASK | PAGE_F_DIRTY)) | state | PAGE_F_TAKEN);
+}
+
 void
 page_take(const struct pagemap *map, uint64_t page)
 {
 	_Atomic uint8_t *cell = &map->pages[page];
 	uint8_t seen = atomic_load_explicit(cell, memory_order_relaxed);
 
-	while ((seen & PAGE_F_DIRTY) != 0 &&
-	    !atomic_compare_exchange_weak(
-		cell, &seen, (uint8_t)((seen & ~PAGE_F_DIRTY) | PAGE_F_TAKEN)))
+	while (
+	    (seen & PAGE_F_DIRTY) != 0 && !atomic_compare_exchange_weak(cell, &seen, taken(seen)))
 		;
 }
