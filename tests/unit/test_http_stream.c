@@ -165,6 +165,107 @@ test_slow(void)
 	stop_server();
 }
 
+/* --- A stream that is asked for more ---------------------------------------------------- */
+
+#define MORE_BYTES  8000U
+#define MORE_PIECES 400U
+
+static unsigned asked;
+static size_t most_held;
+static bool aborts;
+
+static void
+say_more(struct http_request *req)
+{
+	static char piece[MORE_BYTES];
+	const struct http_conn *conn = list_entry(req, const struct http_conn, req);
+
+	memset(piece, 'm', sizeof(piece));
+	if (asked == MORE_PIECES) {
+		deferred = NULL;
+		if (aborts)
+			http_stream_abort(req);
+		else
+			http_stream_end(req, "the end", 7);
+		return;
+	}
+	asked++;
+	http_stream_send(req, piece, sizeof(piece));
+	if (conn->out_bytes > most_held)
+		most_held = conn->out_bytes;
+}
+
+static int
+begin_asked(void)
+{
+	int fd = begin(GET_STREAM);
+
+	asked = 0;
+	most_held = 0;
+	deferred->on_room = say_more;
+	http_stream_send(deferred, "first", 5);
+	return fd;
+}
+
+/* All that comes until the connection is closed or the stream has ended. */
+static size_t
+count_until_end(int fd, bool *ret_ended)
+{
+	static char bytes[65536], tail[16];
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	size_t total = 0, kept = 0;
+	ssize_t n = 1;
+
+	*ret_ended = false;
+	while (n != 0 && !*ret_ended) {
+		ev_run(loop, EVRUN_NOWAIT);
+		if (poll(&p, 1, 0) == 0)
+			continue;
+		n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+		if (n <= 0)
+			break;
+		total += (size_t)n;
+		for (ssize_t i = n > 8 ? n - 8 : 0; i < n; i++) {
+			if (kept == 8)
+				memmove(tail, tail + 1, --kept);
+			tail[kept++] = bytes[i];
+		}
+		*ret_ended = kept >= 5 && memcmp(tail + kept - 5, "0\r\n\r\n", 5) == 0;
+	}
+	return total;
+}
+
+static void
+test_asked(void)
+{
+	unsigned before;
+	bool ended;
+	int fd;
+
+	start_server(10000, 16);
+	aborts = false;
+	fd = begin_asked();
+	do {
+		before = asked;
+		turns();
+	} while (asked != before);
+	ok(asked > 1 && asked < MORE_PIECES, "who does not read is not told more than fits: %u",
+	    asked);
+	ok(count_until_end(fd, &ended) > MORE_PIECES * MORE_BYTES && ended,
+	    "who reads gets all of it, to its end");
+	ok(most_held < MORE_BYTES + 64, "of which %zu bytes are held at a time", most_held);
+	put(fd, "GET / HTTP/1.1\r\n\r\n");
+	ok(starts_with(come(fd), "HTTP/1.1 "), "and can ask for something else");
+	close(fd);
+	ok(wait_clients(0), "nobody is left");
+	aborts = true;
+	fd = begin_asked();
+	ok(count_until_end(fd, &ended) > MORE_BYTES && !ended, "one that is given up has no end");
+	close(fd);
+	ok(wait_clients(0), "nobody is left");
+	stop_server();
+}
+
 static bool
 has_gone(void *arg)
 {
@@ -271,6 +372,7 @@ main(void)
 	log_init("test_http_stream", LOG_LEVEL_ERR);
 	test_pieces();
 	test_slow();
+	test_asked();
 	test_leaving();
 	test_retire();
 	test_plain();
