@@ -25,16 +25,15 @@ api_reply(struct http_request *req, int status, json_t *json)
 {
 	static const char out_of_memory[] =
 	    "{\"error\": \"no memory for the answer; try again later\", \"code\": \"resources\"}\n";
-	scoped_free char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-	size_t bytes = text ? strlen(text) : 0;
+	struct json_text text = {0};
 
-	json_decref(json);
-	if (!text) {
+	json_text_put(&text, json);
+	json_text_add(&text, "\n", 1);
+	if (text.failed)
 		http_reply(req, 503, "application/json", out_of_memory, sizeof(out_of_memory) - 1);
-		return;
-	}
-	text[bytes] = '\n'; /* in the terminator's place: http_reply() counts */
-	http_reply(req, status, "application/json", text, bytes + 1);
+	else
+		http_reply(req, status, "application/json", text.text, text.used);
+	free(text.text);
 }
 
 void

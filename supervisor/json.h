@@ -52,4 +52,16 @@ void json_put_null(json_t *object, const char *name);
 /* Takes value, which may be NULL. */
 void json_put(json_t *object, const char *name, json_t *value);
 
+/* Compact text that grows.  text is owned by whoever holds the struct; it has no terminator. */
+struct json_text {
+	char *text;
+	size_t used, room;
+	bool
+	    failed; /* no memory, a cycle, or a number with a fraction: nothing of it is any good */
+};
+
+void json_text_add(struct json_text *out, const char *bytes, size_t n);
+/* Takes json, which may be NULL: that fails. */
+void json_text_put(struct json_text *out, json_t *json);
+
 #endif

@@ -112,6 +112,44 @@ check_compat(const json_t *json)
 	    json_text_is_printable(create.cache_key));
 }
 
+/* What answers of ours are like: not deep, and without fractions. */
+static bool
+is_ours(json_t *json, unsigned depth)
+{
+	const char *name;
+	json_t *value;
+	size_t i;
+
+	if ((json_is_object(json) || json_is_array(json)) && depth == 32)
+		return false;
+	json_object_foreach(json, name, value)
+	{
+		if (!is_ours(value, depth + 1))
+			return false;
+	}
+	json_array_foreach(json, i, value)
+	{
+		if (!is_ours(value, depth + 1))
+			return false;
+	}
+	return !json_is_real(json);
+}
+
+/* Our text is jansson's, as far as we write any. */
+static void
+check_text(json_t *json)
+{
+	struct json_text text = {0};
+	char *want = json_dumps(json, JSON_COMPACT);
+
+	json_text_put(&text, json_incref(json));
+	expect(want != NULL && text.failed == !is_ours(json, 0));
+	expect(
+	    text.failed || (text.used == strlen(want) && memcmp(text.text, want, text.used) == 0));
+	free(text.text);
+	free(want);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -139,6 +177,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check(&create);
 	else
 		expect(why[0] != '\0');
+	check_text(json);
 	check_config(json);
 	check_compat(json);
 	json_decref(json);

@@ -312,8 +312,31 @@ test_json_out(void)
 	    "{\"a\":\"x?y?\",\"b\":\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x90\xa7???\","
 	    "\"c\":9223372036854775807,\"d\":null,\"e\":true}",
 	    "what is written is always JSON");
+	struct json_text out = {0};
+	json_object_set_new(json, "f",
+	    json_pack("[[],{},i,I,s,{s:[b]}]", -1, INT64_MIN, "\"\\/\b\f\n\r\t\x01\x1f\x7f\xc2\x80",
+		"x", 0));
 	free(text);
-	json_decref(json);
+	text = json_dumps(json, JSON_COMPACT);
+	json_text_put(&out, json);
+	json_text_add(&out, "", 1);
+	ok(!out.failed, "the quick way fails at none of it");
+	is_str(out.text, text, "and writes the same");
+	free(out.text);
+	free(text);
+	out = (struct json_text){0};
+	json_text_put(&out, NULL);
+	ok(out.failed, "what is not there fails");
+	json = json_array();
+	for (int i = 0; i < 100; i++) {
+		json_t *outer = json_array();
+
+		json_array_append_new(outer, json);
+		json = outer;
+	}
+	json_text_put(&out, json);
+	ok(out.failed, "so does what is deep");
+	free(out.text);
 }
 
 /* The document's paths and methods, by their indentation, against the table. */
