@@ -251,20 +251,42 @@ count_run(const struct pagemap *map, uint64_t first, uint64_t n, uint64_t by_sta
 		by_state[atomic_load_explicit(page, memory_order_relaxed) & PAGE_STATE_MASK]++;
 }
 
-void
-pagemap_count(const struct pagemap *map, struct pagemap_counts *ret)
+bool
+pagemap_count_part(
+    const struct pagemap *map, uint64_t *at, uint64_t max_pages, struct pagemap_counts *ret)
 {
 	struct region regions[PAGEMAP_MAX_REGIONS];
 	uint32_t n = pagemap_regions(map, regions);
-	uint64_t by_state[4] = {0};
+	uint64_t by_state[4] = {0}, before = 0; /* pages of the regions before */
+	bool is_whole = true;
 
-	for (uint32_t i = 0; i < n; i++)
-		count_run(
-		    map, region_map_first(&regions[i]), region_nr_pages(&regions[i]), by_state);
-	ret->absent = by_state[PAGE_ABSENT];
-	ret->filling = by_state[PAGE_FILLING];
-	ret->present = by_state[PAGE_PRESENT];
-	ret->removed = by_state[PAGE_REMOVED];
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t pages = region_nr_pages(&regions[i]);
+		uint64_t skip = min_u64(*at - before, pages);
+		uint64_t part = min_u64(pages - skip, max_pages);
+
+		count_run(map, region_map_first(&regions[i]) + skip, part, by_state);
+		*at += part;
+		max_pages -= part;
+		is_whole = is_whole && skip + part == pages;
+		before += pages;
+		if (!is_whole)
+			break;
+	}
+	ret->absent += by_state[PAGE_ABSENT];
+	ret->filling += by_state[PAGE_FILLING];
+	ret->present += by_state[PAGE_PRESENT];
+	ret->removed += by_state[PAGE_REMOVED];
+	return is_whole;
+}
+
+void
+pagemap_count(const struct pagemap *map, struct pagemap_counts *ret)
+{
+	uint64_t at = 0;
+
+	*ret = (struct pagemap_counts){0};
+	pagemap_count_part(map, &at, UINT64_MAX, ret);
 }
 
 uint64_t

@@ -123,6 +123,11 @@ uint32_t pagemap_regions(const struct pagemap *map, struct region *regions);
 /* Counts the pages of every region by state.  One linear pass: 0.1 ms for 4 GiB. */
 void pagemap_count(const struct pagemap *map, struct pagemap_counts *ret);
 
+/* The same in parts, of max_pages at most: *at is 0 at first and then where the next part
+ * begins.  Adds to *ret.  True when nothing is left. */
+bool pagemap_count_part(
+    const struct pagemap *map, uint64_t *at, uint64_t max_pages, struct pagemap_counts *ret);
+
 uint64_t pagemap_counter(const struct pagemap *map, enum counter counter);
 const char *counter_name(enum counter counter);
 const char *counter_doc(enum counter counter);

@@ -150,7 +150,7 @@ int api_backend_file(
 json_t *api_counters_json(const uint64_t counters[COUNTER_COUNT]);
 /* The session object. */
 json_t *api_session_json(const struct session *session);
-/* The same with the pages as they were counted last: see sessions_recount(). */
+/* The same with the pages as they were counted last: see session_refresh_counts(). */
 json_t *api_session_json_listed(const struct session *session);
 /* The members of its progress, rate and eta being those of its completion. */
 void api_progress_put(

@@ -59,7 +59,7 @@ api_progress_put(json_t *json, const struct session *session, const struct pagem
 {
 	struct session_progress progress;
 
-	if (!session_progress(session, &progress))
+	if (!session_progress(session, counts, &progress))
 		progress = (struct session_progress){0};
 	json_put_u64(json, "pages_done", counts->present + counts->removed);
 	json_put_u64(json, "pages_total", total_pages(counts));

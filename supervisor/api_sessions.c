@@ -9,8 +9,6 @@
 /* Beyond the deadlines of the states that these two wait in: those decide first. */
 #define CREATE_WAIT_MS UINT64_C(60000)
 #define CLOSE_WAIT_MS  UINT64_C(60000)
-/* Counted for one list: 1 TiB of guests, which takes some 25 ms. */
-#define LIST_PAGES (UINT64_C(1) << 28)
 
 /* Routes that take no member refuse the ones that are there. */
 static bool
@@ -130,20 +128,6 @@ api_session_create(struct api_call *call)
 	}
 	create_from(call, json);
 	json_decref(json);
-}
-
-void
-api_session_list(struct api_call *call)
-{
-	json_t *json = json_object(), *list = json_array();
-	struct list *pos;
-
-	sessions_recount(&call->sup->sessions, LIST_PAGES);
-	list_for_each(pos, &call->sup->sessions.all)
-		json_array_append_new(
-		    list, api_session_json_listed(list_entry(pos, struct session, link)));
-	json_put(json, "sessions", list);
-	api_reply(call->req, 200, json);
 }
 
 /* HEAD has no lines to watch. */

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/scope.h"
 #include "supervisor/api_wait.h"
 #include "supervisor/supervisor.h"
 
-#define TICK_S	   0.1
-#define LINES_TYPE "application/x-ndjson"
+#define TICK_S	      0.1
+#define COUNTS_AGE_NS (90 * NS_PER_MS)
+#define LINES_TYPE    "application/x-ndjson"
 
 /* Takes the JSON.  The text ends its line; NULL without memory. */
 static char *
@@ -37,22 +39,23 @@ is_news(const struct api_seen *seen, const struct api_seen *now)
 static void
 say_progress(struct api_wait *wait)
 {
-	const struct session *session = wait->session;
-	struct pagemap_counts counts;
+	struct session *session = wait->session;
+	const struct pagemap_counts *counts = &session->last_counts;
 	struct api_seen now = {.state = session->state};
 	scoped_free char *line = NULL;
 	json_t *json;
 	size_t bytes;
 
-	session_counts(session, &counts);
-	now.pages_done = counts.present + counts.removed;
-	now.pages_total = now.pages_done + counts.absent + counts.filling;
+	/* Whoever watches it too has the same. */
+	session_refresh_counts(session, COUNTS_AGE_NS);
+	now.pages_done = counts->present + counts->removed;
+	now.pages_total = now.pages_done + counts->absent + counts->filling;
 	if (!is_news(&wait->seen, &now))
 		return;
 	json = json_object();
 	json_put_text(json, "state", session_state_word(session->state));
 	json_put_u64(json, "guest_bytes", session->guest_bytes);
-	api_progress_put(json, session, &counts);
+	api_progress_put(json, session, counts);
 	line = to_line(json, &bytes);
 	/* One that is dropped is as good as not seen: the next tick says what is true then. */
 	if (line && http_stream_send(wait->req, line, bytes) == 0)

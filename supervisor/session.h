@@ -150,6 +150,9 @@ struct session {
 	uint32_t flags;			       /* enum ipc_session_flag */
 	uint64_t last_counters[COUNTER_COUNT]; /* when it ended */
 	struct pagemap_counts last_counts;     /* when it was counted last, or ended */
+	uint64_t counted_ns;		       /* when that was; 0: never */
+	struct pagemap_counts part_counts;     /* of a count that is not complete, */
+	uint64_t part_pages;		       /* which has come so far */
 };
 
 struct sessions {
@@ -162,7 +165,6 @@ struct sessions {
 	uint64_t live;	       /* without tombstones */
 	uint64_t dead;	       /* tombstones */
 	uint64_t next_number;  /* counts up from 1, never reused */
-	uint64_t recounted;    /* number of the one that sessions_recount() ended with */
 	struct session *trial; /* the one that is being adopted alone; NULL: none */
 	ev_timer trial_timer;
 	uint64_t picture_bytes;		   /* memory of pictures now: see PICTURE_MAX_BYTES */
@@ -250,25 +252,27 @@ int session_on_image(struct child *child, const struct ipc_session_image *msg);
 int session_on_image_file(struct child *child, const struct ipc_session_image_file *msg);
 int session_on_pictured(struct child *child, const struct ipc_session_pictured *msg);
 
-/* How far a completion is, from the page map. */
+/* How far a completion is. */
 struct session_progress {
 	uint64_t pages_done, pages_total; /* of the pages absent at its start */
 	uint64_t bytes_per_second;
 	uint64_t eta_ms; /* 0 while nothing is known */
 };
 
-/* False unless it is COMPLETING. */
-bool session_progress(const struct session *session, struct session_progress *ret);
+/* By the pages that are counted now.  False unless it is COMPLETING. */
+bool session_progress(const struct session *session, const struct pagemap_counts *counts,
+    struct session_progress *ret);
 
 /* "graduated", "vmm-exited", …; NULL for SESSION_OUTCOME_NONE. */
 const char *session_outcome_name(enum session_outcome outcome);
 /* Counters and page counts now, or as they were when it ended.  The values come from a
  * worker that is not trusted: each is clipped to INT64_MAX, sums saturate there. */
 void session_counters(const struct session *session, uint64_t ret[COUNTER_COUNT]);
+/* Of a guest that is too large to be counted in a turn of the loop they are last_counts. */
 void session_counts(const struct session *session, struct pagemap_counts *ret);
-/* Brings last_counts up to date, of one session after another until max_pages are counted;
- * the next call goes on from there.  For who wants all of them in one turn of the loop. */
-void sessions_recount(struct sessions *sessions, uint64_t max_pages);
+/* Brings last_counts up to date if they are older than that.  A guest that is too large is
+ * counted in parts, one at each call. */
+void session_refresh_counts(struct session *session, uint64_t max_age_ns);
 /* Sums over all sessions; version NULL for every version.  Ended sessions count for
  * ever with version NULL, and as long as their tombstones stand with a version. */
 void sessions_counters(

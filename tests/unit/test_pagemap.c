@@ -283,6 +283,39 @@ test_count_edges(void)
 	both_drop(&b);
 }
 
+/* In parts of every size the same comes out, and none is larger than was asked for. */
+static void
+test_count_parts(void)
+{
+	static const struct region three[] = {
+	    {GIB, 37 * 4096, 5 * 4096, 4096}, {2 * GIB, 4096, 0, 4096}, {3 * GIB, MIB, MIB, 4096}};
+	struct pagemap_counts whole;
+	struct both b;
+	unsigned wrong = 0;
+
+	both_make(&b, 2 * MIB);
+	for (uint64_t page = 0; page < 512; page++)
+		put(&b, page, (unsigned)(page * 7 + page / 5) & PAGE_STATE_MASK);
+	publish(&b, three, 3, 3);
+	pagemap_count(&b.supervisor, &whole);
+	for (uint64_t part = 1; part < 300; part++) {
+		struct pagemap_counts got = {0};
+		uint64_t at = 0, before, parts = 0;
+		bool is_whole;
+
+		do {
+			before = at;
+			is_whole = pagemap_count_part(&b.supervisor, &at, part, &got);
+			wrong += at - before > part || (!is_whole && at - before != part);
+			parts++;
+		} while (!is_whole);
+		wrong += memcmp(&got, &whole, sizeof(got)) != 0 || at != 37 + 1 + 256;
+		wrong += parts != (at + part - 1) / part;
+	}
+	is_int(wrong, 0, "counts in parts");
+	both_drop(&b);
+}
+
 static void
 test_count_states(void)
 {
@@ -377,6 +410,7 @@ main(void)
 	test_hostile_regions();
 	test_hostile_numbers();
 	test_count_edges();
+	test_count_parts();
 	test_count_states();
 	test_sizes();
 	test_names();

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The life of a session as its client sees it. */
+#include "common/clock.h"
 #include "tests/unit/session_rig.h"
 
 struct seen {
@@ -85,6 +86,7 @@ test_graduate(void)
 {
 	struct life life = life_serve(0, "g", false);
 	struct session *s = life.session;
+	struct pagemap_counts counts;
 	struct session_progress progress;
 	struct seen seen;
 
@@ -93,12 +95,14 @@ test_graduate(void)
 	is_int(s->vmm_pid, getpid(), "the VMM's pid");
 	ok(s->uffd >= 0 && s->connection >= 0 && s->vmm_pidfd >= 0, "it holds duplicates");
 	ok(access(s->socket_path, F_OK) < 0 && s->listener < 0, "no second VMM can connect");
-	ok(!session_progress(s, &progress), "no progress without a completion");
+	session_counts(s, &counts);
+	ok(!session_progress(s, &counts, &progress), "no progress without a completion");
 	wait_on(&seen, s, true);
 	is_int(session_complete(s, rig.why, sizeof(rig.why)), 0, "complete");
 	is_int(s->state, SESSION_COMPLETING, "COMPLETING");
 	is_int(session_complete(s, rig.why, sizeof(rig.why)), -EBUSY, "one at a time");
-	ok(session_progress(s, &progress) && progress.pages_total == 64 && progress.pages_done == 0,
+	ok(session_progress(s, &counts, &progress) && progress.pages_total == 64 &&
+		progress.pages_done == 0,
 	    "progress: 64 pages are absent");
 	struct far_message m = rig_take(life.worker, IPC_SESSION_COMPLETE);
 	is_int(m.msg.session_complete.session, life.number, "SESSION_COMPLETE names it");
@@ -341,35 +345,58 @@ fill_pages(const struct life *life, unsigned int n)
 	pagemap_unmap(&map);
 }
 
-/* Who wants the pages of every session gets as many as a turn allows, and the rest later. */
+/* Pages are counted again when the count is old; each who asks by its own measure. */
 static void
 test_recount(void)
 {
-	struct life lives[3];
-	char id[8];
+	struct life life = life_serve(0, "p", false);
+	struct session *s = life.session;
 
-	for (unsigned int i = 0; i < 3; i++) {
-		snprintf(id, sizeof(id), "p%u", i);
-		lives[i] = life_serve(0, id, false);
-		is_int(lives[i].session->last_counts.absent, 64, "at first all is absent");
-		fill_pages(&lives[i], 5 + i);
-	}
-	rig.sup.sessions.recounted = lives[0].number;
-	sessions_recount(&rig.sup.sessions, 65);
-	is_int(lives[1].session->last_counts.present, 6, "from where the last one ended");
-	is_int(lives[2].session->last_counts.present, 7, "as many as may be counted");
-	is_int(lives[0].session->last_counts.present, 0, "and no more");
-	sessions_recount(&rig.sup.sessions, 1);
-	is_int(lives[0].session->last_counts.present, 5, "the rest at the next call");
-	fill_pages(&lives[2], 9);
-	sessions_recount(&rig.sup.sessions, UINT64_MAX);
-	is_int(lives[2].session->last_counts.present, 9, "where there is room, all of them");
-	for (unsigned int i = 0; i < 3; i++) {
-		session_close(lives[i].session, SESSION_OUTCOME_CLOSED, "test");
-		life_answer_close(&lives[i]);
-		life_drop(&lives[i]);
-	}
-	is_int(lives[2].session->last_counts.present, 9, "an ended one keeps its own");
+	is_int(s->last_counts.absent, 64, "at first all is absent");
+	fill_pages(&life, 5);
+	session_refresh_counts(s, NS_PER_S);
+	is_int(s->last_counts.present, 5, "what was never counted is");
+	fill_pages(&life, 7);
+	s->counted_ns = clock_now_ns();
+	session_refresh_counts(s, 3600 * NS_PER_S);
+	is_int(s->last_counts.present, 5, "a count that is not old stays");
+	s->counted_ns -= NS_PER_S;
+	session_refresh_counts(s, NS_PER_S);
+	is_int(s->last_counts.present, 7, "an old one does not");
+	session_close(s, SESSION_OUTCOME_CLOSED, "test");
+	fill_pages(&life, 9);
+	life_answer_close(&life);
+	is_int(s->last_counts.present, 9, "an ended one keeps its last");
+	s->counted_ns = 0;
+	session_refresh_counts(s, 0);
+	is_int(s->last_counts.present, 9, "for ever");
+	life_drop(&life);
+}
+
+/* One that takes longer than a turn of the loop may is counted part by part. */
+static void
+test_recount_large(void)
+{
+	struct life life = life_serve(0, "p", false);
+	struct session *s = life.session;
+	struct pagemap_counts counts;
+	uint64_t bytes = s->guest_bytes;
+
+	fill_pages(&life, 5);
+	s->guest_bytes = UINT64_C(1) << 40;
+	session_counts(s, &counts);
+	is_int(counts.present, 0, "its pages are those that were counted last");
+	s->part_counts = (struct pagemap_counts){.absent = 1, .present = 1};
+	s->part_pages = 2;
+	session_refresh_counts(s, 0);
+	ok(s->last_counts.present == 4 && s->last_counts.absent == 60 && s->part_pages == 0,
+	    "a count goes on from where it had come to");
+	session_refresh_counts(s, 0);
+	is_int(s->last_counts.present, 5, "and begins anew");
+	s->guest_bytes = bytes;
+	session_close(s, SESSION_OUTCOME_CLOSED, "test");
+	life_answer_close(&life);
+	life_drop(&life);
 }
 
 static void
@@ -436,6 +463,7 @@ main(void)
 	test_limits();
 	test_numbers();
 	test_recount();
+	test_recount_large();
 	test_leaks();
 	rig_stop();
 	return done();
