@@ -54,6 +54,18 @@ iolane_stop(struct iolane *lane)
 	pthread_mutex_unlock(&lane->mutex);
 }
 
+static uint64_t
+largest_page(const struct session *s)
+{
+	uint64_t bytes = PAGE_BYTES;
+
+	for (uint32_t i = 0; i < s->regions.nr; i++) {
+		if (s->regions.rows[i].page_bytes > bytes)
+			bytes = s->regions.rows[i].page_bytes;
+	}
+	return bytes;
+}
+
 static int
 read_page(struct session *s, const struct run *page, void *buf)
 {
@@ -207,18 +219,6 @@ finish_slot(struct session *s, struct iolane_slot *slot, enum served served)
 		unreadable_over(s);
 }
 
-static uint64_t
-largest_page(const struct session *s)
-{
-	uint64_t bytes = PAGE_BYTES;
-
-	for (uint32_t i = 0; i < s->regions.nr; i++) {
-		if (s->regions.rows[i].page_bytes > bytes)
-			bytes = s->regions.rows[i].page_bytes;
-	}
-	return bytes;
-}
-
 static void
 serve_until_stopped(struct session *s, void *buf)
 {
@@ -321,9 +321,12 @@ put_in_slot(struct iolane *lane, const struct run *page)
 
 /* A thread for each page, up to the bound: one that waits for its storage serves no other. */
 static bool
-needs_thread(const struct iolane *lane)
+needs_thread(const struct session *s)
 {
-	return !lane->stop && lane->threads < IOLANE_THREADS && lane->threads < lane->used;
+	const struct iolane *lane = &s->iolane;
+	unsigned most = largest_page(s) > PAGE_BYTES ? IOLANE_THREADS_HUGE : IOLANE_THREADS;
+
+	return !lane->stop && lane->threads < most && lane->threads < lane->used;
 }
 
 bool
@@ -334,7 +337,7 @@ iolane_add(struct session *s, const struct run *page)
 
 	pthread_mutex_lock(&lane->mutex);
 	put_in_slot(lane, page);
-	if (needs_thread(lane)) {
+	if (needs_thread(s)) {
 		lane->threads++;
 		if (session_thread_start(s, iolane_main) < 0) {
 			lane->threads--;

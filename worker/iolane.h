@@ -13,8 +13,11 @@
 
 #include "worker/region.h"
 
-#define IOLANE_SLOTS   256U
-#define IOLANE_THREADS 4U /* one stuck read must not hold up the session's others */
+#define IOLANE_SLOTS 256U
+/* A read that is stuck must not hold up the session's others: a guest waits for one page with
+ * each of its processors.  Of large pages, each of which takes a buffer, it has fewer. */
+#define IOLANE_THREADS	    16U
+#define IOLANE_THREADS_HUGE 4U
 
 struct session;
 

@@ -23,6 +23,7 @@ LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, FLUSH, INIT = 1, 2, 3, 14,
 OPENDIR, RELEASEDIR, ACCESS, INTERRUPT, DESTROY, BATCH_FORGET = 27, 29, 34, 36, 38, 42
 NO_ANSWER = (FORGET, INTERRUPT, BATCH_FORGET)
 FILE_NODE = 2
+ASYNC_READ = 1  # as every library says: who waits can be killed
 libc = ctypes.CDLL(None, use_errno=True)
 is_ready = False
 
@@ -131,8 +132,8 @@ class Image:
 
     def _on(self, opcode, unique, node, body):
         if opcode == INIT:
-            self._answer(unique, 0, struct.pack("<4I2H2I2HI7I", 7, 31, 65536, 0, 64, 48, 65536, 1,
-                                                16, 0, 0, *[0] * 7))
+            self._answer(unique, 0, struct.pack("<4I2H2I2HI7I", 7, 31, 65536, ASYNC_READ,
+                                                64, 48, 65536, 1, 16, 0, 0, *[0] * 7))
         elif opcode == LOOKUP and body.rstrip(b"\0") == b"image":
             self._answer(unique, 0, struct.pack("<4Q2I", FILE_NODE, 0, 3600, 0, 0, 0) +
                          self._attr(FILE_NODE))

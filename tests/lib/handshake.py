@@ -67,6 +67,19 @@ class Memory:
         """All of it.  Every page that is missing is a fault of this thread."""
         return ctypes.string_at(self.address, self.size)
 
+    def page(self, n):
+        """One page, read by the kernel: other threads run while it is missing.  Raises OSError
+        with EFAULT where a read of ours would end us."""
+        reading, writing = os.pipe()
+        try:
+            if libc.write(writing, ctypes.c_void_p(self.address + n * PAGE),
+                          ctypes.c_size_t(PAGE)) < 0:
+                raise OSError(ctypes.get_errno(), "page %d" % n)
+            return os.read(reading, PAGE)
+        finally:
+            os.close(reading)
+            os.close(writing)
+
     def close(self):
         if self.address is not None:
             os.close(self.uffd)

@@ -218,7 +218,9 @@ static void
 test_a_thread_each(void)
 {
 	struct iolane *lane = &rig.session.iolane;
+	const unsigned nr = IOLANE_THREADS + 1; /* pages, one more than it has threads for */
 	unsigned threads[2];
+	bool added = true;
 	int keep = set_up(64, true);
 
 	ok(add(0), "a page");
@@ -228,16 +230,18 @@ test_a_thread_each(void)
 	pthread_mutex_lock(&lane->mutex);
 	threads[0] = lane->threads;
 	pthread_mutex_unlock(&lane->mutex);
-	ok(add(3) && add(4) && add(5) && add(5), "and more");
+	for (unsigned p = 3; p <= nr; p++)
+		added = add(p) && added;
+	ok(added && add(nr), "and more");
 	pthread_mutex_lock(&lane->mutex);
 	threads[1] = lane->threads;
-	is_int(lane->used, 5, "a page waits once");
+	is_int(lane->used, nr, "a page waits once");
 	pthread_mutex_unlock(&lane->mutex);
 	copylock_demand_done(&rig.session.copylock);
 	is_int(threads[0], 2, "have a thread each");
 	is_int(threads[1], IOLANE_THREADS, "up to the bound");
 	rig_until(lane_is_empty());
-	ok(rig_all(&rig, 0, 6, PAGE_PRESENT), "all are filled");
+	ok(rig_all(&rig, 0, nr + 1, PAGE_PRESENT), "all are filled");
 	tear_down(keep);
 }
 
