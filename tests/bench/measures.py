@@ -9,8 +9,10 @@ import tempfile
 import threading
 import time
 
+import fuse
 import handshake
 import pagerd
+import tap
 import vmm
 
 SEED = 11
@@ -211,6 +213,66 @@ def populate(rounds):
             row("populate_half", medians(half)[0], "MiB/s", floor),
             row("populate_present_ms", medians(present)[1], "ms"),
             row("populate_present_bytes_read", medians(present)[2], "bytes")]
+
+
+def sparse_population(rounds):
+    """Completion of an image that is 90 % holes, beside one that has none, of one size."""
+    full, holed = [], []
+    with Bench("1G") as bench:
+        sparse_image = vmm.Image(bench.image.path + ".sparse", seed=SEED, size="1G", holes=900)
+        keeper = bench.pager.restore(sparse_image, "keeper")
+        try:
+            for _ in range(rounds):
+                for image, took in ((bench.image, full), (sparse_image, holed)):
+                    bench.number += 1
+                    name = "bench%d" % bench.number
+                    guest = bench.pager.restore(image, name, members={}, engine="threads")
+                    begin = time.monotonic()
+                    bench.pager.complete(name)
+                    took.append((time.monotonic() - begin) * 1000)
+                    seen(guest.cmd("verify"))
+                    guest.quit()
+        finally:
+            keeper.kill()
+            os.unlink(sparse_image.path)
+    full, holed = statistics.median(full), statistics.median(holed)
+    return [row("populate_sparse_ms", holed, "ms", full),
+            row("populate_sparse_speedup", full / holed, "x", 1.0)]
+
+
+def stuck_image(rounds):
+    """Demand faults of a guest while the image of another is on storage that says nothing,
+    beside the same with that other one idle."""
+    try:
+        fuse.needs()
+    except tap.Skip as why:
+        print("  skipped: %s" % why)
+        return []
+    alone, beside = [], []
+    command = "touch rand count=20000 noverify"
+    with Bench("256M") as bench, fuse.Image(bench.pager, size="16M", seed=SEED) as image:
+        for _ in range(rounds):
+            for is_stuck, p99 in ((False, alone), (True, beside)):
+                bench.number += 1
+                name = "stuck%d" % bench.number
+                other = bench.pager.restore(image, name, engine="threads", vcpus=8)
+                if is_stuck:
+                    drop_cache(image.path)
+                    image.pause()
+                    other.send("touch rand seed=%d" % bench.number)
+                    image.wait_held(8)
+                p99.append(one_guest(bench, command, False, "threads", ONE_PAGE)["p99_us"])
+                image.resume()
+                if is_stuck:
+                    seen(other.answer())
+                bench.end(other, name)
+    alone, beside = statistics.median(alone), statistics.median(beside)
+    return [row("neighbour_p99_with_stuck_image", beside, "us", alone)]
+
+
+def drop_cache(path):
+    with open(path, "rb") as f:
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def completing(rounds):
@@ -443,6 +505,6 @@ def recording(rounds):
     return [row("recording_overhead", statistics.median(ours), "us", statistics.median(bare))]
 
 
-ALL = [demand_one, demand_four, touch_all, sparse, populate, completing, four_completions,
-       during_sweep, create_to_serving, idle,
+ALL = [demand_one, demand_four, touch_all, sparse, populate, sparse_population, stuck_image,
+       completing, four_completions, during_sweep, create_to_serving, idle,
        prefetching, during_prefetch, recording]
