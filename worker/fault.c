@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/fault.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -46,6 +47,8 @@ struct deferred {
 	uint64_t flags; /* UFFD_PAGEFAULT_FLAG_… */
 	uint64_t due_ns;
 	uint64_t wait_ns; /* that ends then */
+	bool is_woken;	  /* who waited: no other try unless it faults again */
+	bool has_faulted; /* it has */
 };
 
 struct fault_thread {
@@ -66,17 +69,27 @@ struct fault_thread {
 };
 
 static bool
-is_deferred(const struct fault_thread *t, uint64_t addr)
+is_deferred(struct fault_thread *t, uint64_t addr)
 {
 	for (size_t i = 0; i < t->nr_deferred; i++) {
-		if (t->deferred[i].addr == addr)
-			return true;
+		struct deferred *d = &t->deferred[i];
+
+		if (d->addr != addr)
+			continue;
+		/* A write to it: it was there after all. */
+		if (d->is_woken && (t->flags & UFFD_PAGEFAULT_FLAG_WP) != 0) {
+			*d = t->deferred[--t->nr_deferred];
+			return false;
+		}
+		d->has_faulted = true;
+		return true;
 	}
 	return false;
 }
 
-/* Tries again after first_ns, then after twice as long each time, up to last_ns. */
-static void
+/* Tries again after first_ns, then after twice as long each time, up to last_ns; NULL when it
+ * is forgotten instead. */
+static struct deferred *
 defer(struct fault_thread *t, uint64_t addr, uint64_t first_ns, uint64_t last_ns)
 {
 	uint64_t now_ns = clock_now_ns(), wait_ns = t->waited_ns * 2;
@@ -85,11 +98,31 @@ defer(struct fault_thread *t, uint64_t addr, uint64_t first_ns, uint64_t last_ns
 		wait_ns = first_ns;
 	if (wait_ns > last_ns)
 		wait_ns = last_ns;
-	if (t->nr_deferred < DEFERRED_MAX)
-		t->deferred[t->nr_deferred++] =
-		    (struct deferred){addr, t->flags, now_ns + wait_ns, wait_ns};
-	else if (t->wake_ns == 0)
+	if (t->nr_deferred < DEFERRED_MAX) {
+		struct deferred *d = &t->deferred[t->nr_deferred++];
+
+		*d = (struct deferred){
+		    .addr = addr,
+		    .flags = t->flags,
+		    .due_ns = now_ns + wait_ns,
+		    .wait_ns = wait_ns,
+		};
+		return d;
+	}
+	if (t->wake_ns == 0)
 		t->wake_ns = now_ns + FORGOTTEN_NS;
+	return NULL;
+}
+
+/* Its waiters were woken and may fault at once: they wait for the pause, and without them there
+ * is no other try. */
+static void
+defer_woken(struct fault_thread *t, uint64_t addr)
+{
+	struct deferred *d = defer(t, addr, MEMORY_FIRST_NS, MEMORY_LAST_NS);
+
+	if (d != NULL)
+		d->is_woken = true;
 }
 
 static void
@@ -129,6 +162,11 @@ not_filled(struct fault_thread *t, const struct run *page, enum fill_result resu
 		else
 			session_fault_count(s, COUNTER_COPY_ERRORS, 1);
 		defer(t, run_host(page), MEMORY_FIRST_NS, MEMORY_LAST_NS);
+		break;
+	case FILL_MAYBE:
+		if (t->waited_ns >= MEMORY_LAST_NS)
+			alarm_fill(s, ENOMEM);
+		defer_woken(t, run_host(page));
 		break;
 	case FILL_BAD_SOURCE:
 		if (!iolane_add(s, page))
@@ -387,6 +425,8 @@ retry_deferred(struct fault_thread *t)
 		}
 		/* What is deferred again is due later than now. */
 		t->deferred[i] = t->deferred[--t->nr_deferred];
+		if (d.is_woken && !d.has_faulted)
+			continue;
 		t->waited_ns = d.wait_ns;
 		t->flags = d.flags;
 		answer(t, d.addr);

@@ -128,6 +128,14 @@ page_exists(struct session *s, const struct run *page, enum fill_why why)
 	count(s, why, COUNTER_FILL_EXISTS, 1);
 }
 
+/* It wakes: a page that is there after all is not waited for, and one that is not faults again. */
+static void
+maybe_exists(struct session *s, const struct run *page, enum fill_why why)
+{
+	uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
+	count(s, why, COUNTER_FILL_EXISTS, 1);
+}
+
 /*
  * The heart of the program.  For each page, in this order:
  *
@@ -149,7 +157,8 @@ fill_run(
 {
 	uint64_t page_bytes = run->region->page_bytes;
 	bool writable = is_writable(s, run, src, why);
-	uint64_t marked = mark(s, run_map(run), run->nr, writable);
+	bool was_filling = page_get(&s->map, run_map(run)) == PAGE_FILLING;
+	uint64_t marked = mark(s, run_map(run), run->nr, writable), kept;
 	enum uffd_result result = UFFD_DONE;
 	struct uffd_fill f = {0};
 
@@ -171,14 +180,20 @@ fill_run(
 		if (result == UFFD_EXISTS) {
 			rest.first += done;
 			rest.nr = 1;
+			if (page_bytes == HUGE_BYTES) {
+				maybe_exists(s, &rest, why);
+				break;
+			}
 			page_exists(s, &rest, why);
 			ret->nr_done++;
 		}
 	}
-	unmark(s, run_map(run) + ret->nr_done, marked - ret->nr_done);
+	/* What a dead worker may have filled is kept apart from what nobody has. */
+	kept = ret->nr_done + (result == UFFD_EXISTS && ret->nr_done == 0 && was_filling);
+	unmark(s, run_map(run) + kept, marked - kept);
 	if (ret->nr_done < marked) {
 		ret->error = f.error;
-		return result_of(result);
+		return result == UFFD_EXISTS ? FILL_MAYBE : result_of(result);
 	}
 	return marked < run->nr ? FILL_STALE : FILL_DONE;
 }
@@ -209,8 +224,9 @@ fill_again(struct session *s, const struct run *page, struct fill *ret)
 		/* Another fill was faster than this event: nobody was woken by ours. */
 		if (marked && page_get(&s->map, run_map(page)) == PAGE_PRESENT)
 			page_clear_flag(&s->map, run_map(page), PAGE_F_DIRTY);
-		uffd_wake(s->uffd, run_host(page), page->region->page_bytes);
-		session_fault_count(s, COUNTER_FILL_EXISTS, 1);
+		maybe_exists(s, page, FILL_FOR_FAULT);
+		if (page->region->page_bytes == HUGE_BYTES)
+			return FILL_MAYBE;
 	}
 	if (result == UFFD_DONE) {
 		page_step(&s->map, run_map(page), PAGE_EV_ZEROED);
@@ -232,7 +248,7 @@ fill_poison(struct session *s, const struct run *page, struct fill *ret)
 	struct uffd_fill f = {0};
 
 	if (page_is_fillable(page_get(&s->map, run_map(page))))
-		result = uffd_poison(s->uffd, run_host(page), page_bytes, &f);
+		result = uffd_poison(s->uffd, run_host(page), page_bytes, true, &f);
 	*ret = (struct fill){.nr_done = result == UFFD_DONE, .error = f.error};
 	if (result == UFFD_EXISTS) {
 		uffd_wake(s->uffd, run_host(page), page_bytes);
@@ -251,5 +267,30 @@ fill_allow_write(struct session *s, const struct run *page, struct fill *ret)
 	(void)fault(FAULT_WRITE_AFTER_MARK);
 	result = uffd_protect(s->uffd, run_host(page), page->region->page_bytes, false, &error);
 	*ret = (struct fill){.nr_done = result == UFFD_DONE, .error = error};
+	return result_of(result);
+}
+
+/* Poison takes no memory, so what the kernel says of it is true: a page that is there stays as it
+ * is.  One that is not would be poison now, until the next fill heals it: the VMM would stop,
+ * not go wrong.  For that it must be one that a fill may have reached, by a worker that
+ * died, and memory must have run out since the caller looked. */
+enum fill_result
+fill_verify(struct session *s, const struct run *page, struct fill *ret)
+{
+	enum uffd_result result;
+	struct uffd_fill f = {0};
+
+	*ret = (struct fill){0};
+	if (page_get(&s->map, run_map(page)) != PAGE_FILLING)
+		return FILL_NO_MEMORY;
+	result = uffd_poison(s->uffd, run_host(page), page->region->page_bytes, false, &f);
+	ret->error = f.error;
+	if (result == UFFD_DONE)
+		return FILL_NO_MEMORY;
+	if (result == UFFD_EXISTS) {
+		if (s->is_tracked)
+			page_set_flag(&s->map, run_map(page), PAGE_F_DIRTY);
+		settle(s, run_map(page), 1, FILL_FOR_BACKGROUND);
+	}
 	return result_of(result);
 }

@@ -12,12 +12,16 @@
 struct session;
 
 enum fill_result {
-	FILL_DONE,	 /* nothing of the run is absent any more */
-	FILL_AGAIN,	 /* a removal is pending: read events first */
-	FILL_STALE,	 /* its first page may not be filled from the image (any more) */
-	FILL_GONE,	 /* the VMM has exited */
-	FILL_NO_RANGE,	 /* the kernel knows no such registered range */
-	FILL_NO_MEMORY,	 /* try again later */
+	FILL_DONE,	/* nothing of the run is absent any more */
+	FILL_AGAIN,	/* a removal is pending: read events first */
+	FILL_STALE,	/* its first page may not be filled from the image (any more) */
+	FILL_GONE,	/* the VMM has exited */
+	FILL_NO_RANGE,	/* the kernel knows no such registered range */
+	FILL_NO_MEMORY, /* try again later */
+	/* Of a huge page the kernel says that it is there, which it also says when it has no
+	 * huge page left (mm/hugetlb.c, hugetlb_mfill_atomic_pte).  Who waited was woken, and
+	 * faults again if it is not. */
+	FILL_MAYBE,
 	FILL_BAD_SOURCE, /* the image could not be read */
 	FILL_FAILED,	 /* see error */
 };
@@ -52,5 +56,10 @@ enum fill_result fill_allow_write(struct session *s, const struct run *page, str
  * heals it.  FILL_STALE: it was filled or removed meanwhile, and who waits was woken; FILL_FAILED
  * with EINVAL: this kernel cannot. */
 enum fill_result fill_poison(struct session *s, const struct run *page, struct fill *ret);
+
+/* After FILL_MAYBE, by a background thread under the copy lock, when there should be memory: asks
+ * the kernel in a way that needs none.  FILL_DONE: the page is there, and the map says so now;
+ * FILL_NO_MEMORY: it is not. */
+enum fill_result fill_verify(struct session *s, const struct run *page, struct fill *ret);
 
 #endif

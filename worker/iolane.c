@@ -124,6 +124,7 @@ serve(struct session *s, struct iolane_slot *slot, const struct run *page, void 
 	result = fill_locked(s, page, buf, &fill);
 	switch (result) {
 	case FILL_DONE:
+	case FILL_MAYBE: /* who waited faults again if it is not there */
 		break;
 	case FILL_GONE:
 		session_post(s, SESSION_POST_GONE);

@@ -15,12 +15,18 @@
 #include "worker/pause.h"
 #include "worker/session.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 #define AGAIN_NS      (50 * NS_PER_US)
 #define MEMORY_NS     (10 * NS_PER_MS)
 #define READ_RETRY_NS (20 * NS_PER_MS)
 #define READ_TRIES    5U
 #define PACE_STEP_NS  (20 * NS_PER_MS)
 #define BUFFER_BYTES  (UINT64_C(2) << 20)
+#define HUGE_BYTES    (UINT64_C(2) << 20)
+#define MAP_HUGE_2M   (21 << 26)
 /* Zero pages are mapped thirty times as fast as pages are copied. */
 #define HOLE_BYTES (UINT64_C(2) << 20)
 /* Below this a copy by way of a buffer is cheaper than page tables of ours for the source. */
@@ -68,6 +74,8 @@ extend(const struct session *s, struct run *run)
 
 	if (image_is_hole(s->image, run_offset(run), HOLE_BYTES, &n) || n < bytes)
 		bytes = n;
+	if (s->overlays != NULL && bytes > POPULATE_CHUNK_BYTES)
+		bytes = POPULATE_CHUNK_BYTES; /* an overlay may lie in the hole */
 	n = bytes / run->region->page_bytes;
 	while (run->nr < n && run->first + run->nr < end &&
 	    page_is_fillable(page_get(&s->map, base + run->first + run->nr)))
@@ -159,6 +167,42 @@ read_failed(struct sweep *w, const struct run *run, int error)
 	return error;
 }
 
+/* Whether this process could have a huge page.  The kernel takes one for the VMM on the same
+ * terms: ours. */
+static bool
+can_have_huge_page(void)
+{
+	void *page = mmap(NULL, HUGE_BYTES, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2M, -1, 0);
+	bool can;
+
+	if (page == MAP_FAILED)
+		return false;
+	can = madvise(page, HUGE_BYTES, MADV_POPULATE_WRITE) == 0;
+	munmap(page, HUGE_BYTES);
+	return can;
+}
+
+/* Of a huge page that may be there, or not for want of memory. */
+static enum fill_result
+verify(struct sweep *w, const struct run *run, struct fill *fill)
+{
+	struct session *s = w->s;
+	struct run page = {run->region, run->first, 1};
+	enum fill_result result;
+
+	/* It is filled once more first: with memory, what is missing comes. */
+	if (!w->has_memory) {
+		w->has_memory = can_have_huge_page();
+		return FILL_NO_MEMORY;
+	}
+	w->has_memory = false;
+	copylock_background(&s->copylock);
+	result = fill_verify(s, &page, fill);
+	copylock_background_done(&s->copylock);
+	return result;
+}
+
 /* What to do when a chunk was not filled entirely: 0 goes on where it stopped. */
 static int
 not_filled(struct sweep *w, const struct run *run, enum fill_result result, int error)
@@ -174,6 +218,7 @@ not_filled(struct sweep *w, const struct run *run, enum fill_result result, int 
 	case FILL_GONE:
 		return -ESRCH;
 	case FILL_NO_MEMORY:
+	case FILL_MAYBE:
 		session_count(w->s, COUNTER_COPY_ERRORS, 1);
 		pause_ns(MEMORY_NS);
 		return 0;
@@ -220,6 +265,8 @@ populate_run(struct sweep *w, struct run run, uint64_t *ret_done)
 		w->bytes += fill.nr_done * run.region->page_bytes;
 		return 0;
 	}
+	if (result == FILL_MAYBE)
+		result = verify(w, &run, &fill);
 	return not_filled(w, &run, result, fill.error);
 }
 

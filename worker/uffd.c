@@ -19,7 +19,8 @@ struct poison {
 	uint64_t mode;
 	int64_t updated;
 };
-#define POISON _IOWR(UFFDIO, 0x08, struct poison)
+#define POISON		_IOWR(UFFDIO, 0x08, struct poison)
+#define POISON_DONTWAKE 1U
 
 static enum uffd_result
 classify(int error)
@@ -110,9 +111,12 @@ fill(const struct uffd_copy *c, struct uffd_fill *ret)
 }
 
 enum uffd_result
-uffd_poison(int fd, uint64_t start, uint64_t bytes, struct uffd_fill *ret)
+uffd_poison(int fd, uint64_t start, uint64_t bytes, bool wakes, struct uffd_fill *ret)
 {
-	struct poison op = {.range = {.start = start, .len = bytes}};
+	struct poison op = {
+	    .range = {.start = start, .len = bytes},
+	    .mode = wakes ? 0 : POISON_DONTWAKE,
+	};
 	int error = ioctl(fd, POISON, &op) < 0 ? errno : 0;
 
 	*ret = (struct uffd_fill){.done_bytes = error == 0 ? bytes : 0, .error = error};

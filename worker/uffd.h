@@ -42,9 +42,10 @@ enum uffd_result uffd_protect(int fd, uint64_t start, uint64_t bytes, bool prote
 /* Whether the VMM has registered the page for write protection, too.  Its protection is lifted. */
 bool uffd_is_protectable(int fd, uint64_t page, uint64_t bytes);
 
-/* Makes the range poison: who touches it gets SIGBUS, and who waits there does.  A later fill
- * heals it.  UFFD_FAILED with EINVAL where the kernel (before Linux 6.6) cannot. */
-enum uffd_result uffd_poison(int fd, uint64_t start, uint64_t bytes, struct uffd_fill *ret);
+/* Makes the range poison: who touches it gets SIGBUS, and with wakes who waits there does.  A
+ * later fill heals it.  UFFD_FAILED with EINVAL where the kernel (before Linux 6.6) cannot. */
+enum uffd_result uffd_poison(
+    int fd, uint64_t start, uint64_t bytes, bool wakes, struct uffd_fill *ret);
 
 /* Makes every thread that waits in the range fault again.  Works while removals are pending. */
 void uffd_wake(int fd, uint64_t start, uint64_t bytes);

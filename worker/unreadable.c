@@ -53,6 +53,7 @@ poison(struct session *s, struct iolane_slot *slot, const struct run *page)
 	case FILL_AGAIN: /* only when the session stops */
 	case FILL_NO_MEMORY:
 		return true;
+	case FILL_MAYBE:
 	case FILL_BAD_SOURCE:
 	case FILL_FAILED:
 		if (!atomic_exchange(&u->is_helpless, true))

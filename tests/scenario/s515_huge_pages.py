@@ -169,7 +169,8 @@ def rounded():
 
 
 def pool_runs_dry():
-    """More memory than there are huge pages: the fault waits until there is one."""
+    """More memory than there are huge pages.  The kernel then says of a page that it is there
+    already: believed, it would become zeros.  The fault waits until there is one."""
     with Pool(2) as pool, pagerd.Pagerd() as pager:
         image = pager.image(size="16M", seed=8)
         small = pager.image("small", size="2M", seed=9)
@@ -178,12 +179,36 @@ def pool_runs_dry():
             pid = pager.worker_pid()
             guest.send("touch seq")
             pager.until(lambda: pager.show("a")["alarms"] >= 1)
-            tap.like(pager.show("a")["reason"], "cannot be filled", "no huge page is left: alarm")
+            session = pager.show("a")
+            tap.like(session["reason"], "cannot be filled", "no huge page is left: an alarm")
+            tap.is_(session["pages"]["present"], 2, "two pages are there, and no third")
             tap.is_(guest.cmd("status")["blocked"], 1, "the guest waits")
             tap.is_(other.cmd("verify")["wrong"], 0, "its neighbour does not")
+            status, code, _ = pager.error_of("POST", "/sessions/a/complete?timeout=300ms")
+            tap.is_((status, code), (504, "timeout"), "a completion waits, and can be given up")
+            faults = pager.show("a")["counters"]["faults"]
+            tap.ok(faults < 10000, "nobody spins", faults)
             pool.resize(8)
-            tap.is_(guest.answer()["wrong"], 0, "with more of them it goes on")
+            tap.is_(guest.answer()["wrong"], 0, "with more of them it goes on, right")
+            tap.is_(pager.complete("a")["state"], "graduated", "and graduates")
+            tap.is_(guest.cmd("verify")["wrong"], 0, "right to the last word")
             tap.is_(pager.worker_pid(), pid, "the worker lives")
+        pagerd.wait_gone(guest.pid)
+
+
+def killed(point, nth):
+    """A worker that dies in a fill leaves a page of which the map says neither."""
+    with Pool(10), pagerd.Pagerd(worker_fault="%s:%d!kill;" % (point, nth)) as pager:
+        image = pager.image(size="16M", seed=20 + nth)
+        with pager.restore(image, "a", hugepages="2M", engine="threads") as guest:
+            pid = pager.worker_pid()
+            guest.send("touch seq")
+            tap.ok(pagerd.wait_gone(pid), "%s:%d: the worker dies" % (point, nth))
+            tap.is_(guest.answer()["wrong"], 0, "the guest goes on, right")
+            session = pager.complete("a")
+            tap.is_((session["state"], session["pages"]["filling"]), ("graduated", 0),
+                    "it is completed")
+            tap.is_(guest.cmd("verify")["wrong"], 0, "right to the last word")
         pagerd.wait_gone(guest.pid)
 
 
@@ -203,4 +228,6 @@ if __name__ == "__main__":
     tap.needs_root()
     part = functools.partial
     tap.run(*[part(life, in_memory, engine) for in_memory in (True, False)
-              for engine in vmm.engines()], holes, rounded, pool_runs_dry, unreadable)
+              for engine in vmm.engines()], holes, rounded, pool_runs_dry,
+            part(killed, "FILL_AFTER_MARK", 2), part(killed, "FILL_AFTER_IOCTL", 2),
+            part(killed, "FILL_AFTER_IOCTL", 5), unreadable)

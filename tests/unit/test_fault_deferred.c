@@ -110,6 +110,33 @@ test_once(void)
 	rig_close(&rig);
 }
 
+/* Of a huge page: the kernel says that it is there, and perhaps it is. */
+static void
+test_maybe(void)
+{
+	set_up();
+	answers[3] = FILL_MAYBE;
+	answer(&t, addr(3));
+	ok(t.nr_deferred == 1, "a page that may be there is deferred");
+	make_due();
+	retry_deferred(&t);
+	ok(asked[3] == 1 && t.nr_deferred == 0, "and forgotten, unless it faults again");
+	answer(&t, addr(3));
+	for (unsigned i = 0; i < 1000; i++)
+		answer(&t, addr(3));
+	is_int(asked[3], 2, "then it waits, however often it faults");
+	make_due();
+	retry_deferred(&t);
+	ok(asked[3] == 3 && t.nr_deferred == 1, "and is tried again");
+	for (unsigned i = 0; i < 10; i++) {
+		answer(&t, addr(3));
+		make_due();
+		retry_deferred(&t);
+	}
+	ok(rig_posted(&rig, SESSION_POST_FILL_ALARM), "which becomes an alarm");
+	rig_close(&rig);
+}
+
 static void
 test_back_off(void)
 {
@@ -241,6 +268,7 @@ int
 main(void)
 {
 	test_once();
+	test_maybe();
 	test_back_off();
 	test_no_mixing();
 	test_forgotten();
