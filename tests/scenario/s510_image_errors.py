@@ -95,6 +95,7 @@ def poison_heals():
         with memory.connect(session["socket_path"]):
             pager.wait("a", "serving")
             tap.is_(errno_of(memory.page, 0), errno.EFAULT, "touching the page fails")
+            pager.log.wait("id=a: alarm: .*the page is poisoned")
             session = pager.show("a")
             tap.like(session["image_alarm"], "offset 0: Input/output error; the page is poisoned",
                      "poisoned")
