@@ -14,6 +14,9 @@
 /* A process that was killed loses its link some time before it has ended.  To kill it then
  * would make its death ours, and its sessions suspect of it. */
 #define UNLINKED_UNSERVED_MS 200
+/* A worker that could not be knocked at is knocked at again, so that nobody waits long for its
+ * inventory, until it counts as late. */
+#define KNOCK_MS 250
 /* A process that survives SIGKILL this long is stuck in the kernel. */
 #define KILL_MS 10000
 
@@ -159,6 +162,8 @@ deadline_unlinked(const struct child *child)
 static uint64_t
 deadline_hello(const struct child *child)
 {
+	if (child->state == CHILD_FOUND && !child->is_late && !endpoint_is_open(&child->ep))
+		return KNOCK_MS;
 	return child->sup->options.hello_timeout_ms;
 }
 

@@ -107,20 +107,20 @@ meet(struct supervisor *sup, const char *version, uint32_t number, const char *n
 	if (fleet->next_number < number)
 		fleet->next_number = number;
 	r = greet(child);
-	if (r == 0) {
-		list_add(&fleet->children, &child->link);
-		sup->recovery.workers++;
-		child_fsm_start(child);
-		return;
-	}
 	if (r == -ECONNREFUSED || r == -ESRCH) {
 		log_info("recovery: workers/%s: nobody listens; removed", name);
 		unlink(child->rendezvous_path);
-	} else if (r != -EPERM) {
-		log_err("recovery: workers/%s: %s; what it serves is served on, without us", name,
-		    strerror(-r));
 	}
-	child_free(child);
+	if (r == -ECONNREFUSED || r == -ESRCH || r == -EPERM) {
+		child_free(child);
+		return;
+	}
+	/* Too many knock there, or we are short of something: it lives, and so do its VMs. */
+	if (r < 0)
+		log_warning("recovery: workers/%s: %s; knocked at again", name, strerror(-r));
+	list_add(&fleet->children, &child->link);
+	sup->recovery.workers++;
+	child_fsm_start(child);
 }
 
 /* VERSION.NUMBER.sock */
@@ -190,15 +190,26 @@ recover_ask(struct child *child)
 	fd_closep(&child->words_end);
 }
 
+/* Nobody waits any longer for what it holds. */
+static void
+find_late(struct child *child)
+{
+	uint64_t patience_ns = child->sup->options.hello_timeout_ms * NS_PER_MS;
+
+	if (!child->is_late && clock_now_ns() - child->started_ns < patience_ns)
+		return;
+	child->is_late = true;
+	child_log(child, LOG_LEVEL_ERR,
+	    "has not told what it holds: left alone, because it may hold memory of VMs that is "
+	    "nowhere else; asked again");
+}
+
 void
 recover_ask_again(struct child *child)
 {
 	int r = 0;
 
-	child->is_late = true;
-	child_log(child, LOG_LEVEL_ERR,
-	    "has not told what it holds: left alone, because it may hold memory of VMs that is "
-	    "nowhere else; asked again");
+	find_late(child);
 	if (endpoint_is_open(&child->ep))
 		return;
 	child->inventory_seq = 0;
