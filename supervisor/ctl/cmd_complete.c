@@ -122,6 +122,8 @@ report(struct progress *p, const struct client *client)
 	json_t *json = NULL;
 	enum exitcode code = conclude(p, client, &json);
 
+	if (code == EXITCODE_NOT_FOUND)
+		ctl_suggest(p->ctl, "/sessions/", p->ctl->args[0]);
 	if (code != EXITCODE_OK)
 		return code;
 	text_bytes(bytes, ctl_u64(json, "guest_bytes"));

@@ -119,7 +119,10 @@ ctl_call(const struct ctl *ctl, const char *method, const char *target, const ch
 	while (r == -EINTR);
 	if (r < 0)
 		return ctl_complain_unreachable(ctl, r);
-	return ctl_finish(ctl, client, ret);
+	code = ctl_finish(ctl, client, ret);
+	if (code == EXITCODE_NOT_FOUND && ctl->args[0])
+		ctl_suggest(ctl, target, ctl->args[0]);
+	return code;
 }
 
 enum exitcode

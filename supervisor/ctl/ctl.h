@@ -46,13 +46,30 @@ struct ctl_command {
 extern const struct ctl_command ctl_commands[];
 extern const size_t ctl_nr_commands;
 
+struct ctl_flag {
+	const char *name, *metavar, *commands, *doc;
+	size_t offset; /* in struct ctl_flags */
+};
+
+/* Options of some commands, and of all. */
+extern const struct ctl_flag ctl_flag_list[], ctl_globals[];
+extern const size_t ctl_nr_flags, ctl_nr_globals;
+
+bool ctl_takes_flag(const struct ctl_command *command, const struct ctl_flag *flag);
+/* NULL when there is none. */
+const struct ctl_command *ctl_find_command(const char *word);
+/* Complains, with what may have been meant.  -EINVAL. */
+int ctl_no_such_command(const char *word);
+
 enum ctl_action { CTL_RUN, CTL_HELP, CTL_VERSION };
 
 /* 0; -EINVAL and a complaint on stderr. */
 int ctl_parse(struct ctl *ret, enum ctl_action *ret_action, const struct ctl_command **ret_command,
     int argc, char *const argv[]);
-/* command NULL: of all. */
-void ctl_help(FILE *out, const struct ctl_command *command);
+/* command NULL: of all, in short.  For a terminal of so many columns. */
+void ctl_print_help(FILE *out, const struct ctl_command *command, size_t columns);
+/* Of stdout, as far as text is nice to read. */
+size_t ctl_help_columns(void);
 
 /* "pagerctl: …" on stderr. */
 void ctl_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -72,6 +89,9 @@ enum exitcode ctl_complain_unreachable(const struct ctl *ctl, int error);
 enum exitcode ctl_call(const struct ctl *ctl, const char *method, const char *target,
     const char *body, uint64_t wait_ms, json_t **ret);
 enum exitcode ctl_get(const struct ctl *ctl, const char *target, json_t **ret);
+
+/* After a 404 of a session or a version: names one that is spelt nearly so, if there is. */
+void ctl_suggest(const struct ctl *ctl, const char *target, const char *word);
 
 /* A POST of {"version": …} with the first argument. */
 enum exitcode ctl_post_version(

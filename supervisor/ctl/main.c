@@ -36,7 +36,7 @@ main(int argc, char *argv[])
 		return EXITCODE_USAGE;
 	ctl.colour = wants_colour();
 	if (action == CTL_HELP) {
-		ctl_help(stdout, command);
+		ctl_print_help(stdout, command, ctl_help_columns());
 		return (int)finish_output(EXITCODE_OK);
 	}
 	if (action == CTL_VERSION) {

@@ -8,8 +8,6 @@
 #include "supervisor/ctl/ctl.h"
 #include "supervisor/ctl/text.h"
 
-#define HELP_COLUMN 28
-
 const struct ctl_command ctl_commands[] = {
 #define COMMAND(handler, args, min, max, doc) {#handler, args, doc, min, max, ctl_##handler},
 #include "supervisor/ctl/command.def"
@@ -18,23 +16,19 @@ const struct ctl_command ctl_commands[] = {
 
 const size_t ctl_nr_commands = sizeof(ctl_commands) / sizeof(ctl_commands[0]);
 
-struct flag {
-	const char *name, *metavar, *commands, *doc;
-	size_t offset; /* in struct ctl_flags */
-};
-
-static const struct flag flags[] = {
+const struct ctl_flag ctl_flag_list[] = {
 #define FLAG(member, name, metavar, commands, doc) \
 	{name, metavar, commands, doc, offsetof(struct ctl_flags, member)},
 #include "supervisor/ctl/command.def"
 #undef FLAG
 };
 
-#define NR_FLAGS (sizeof(flags) / sizeof(flags[0]))
+#define NR_FLAGS (sizeof(ctl_flag_list) / sizeof(ctl_flag_list[0]))
+const size_t ctl_nr_flags = NR_FLAGS;
 
 /* Options of every command. */
 enum { GLOBAL_SOCKET, GLOBAL_JSON, GLOBAL_HELP, GLOBAL_VERSION };
-static const struct flag globals[] = {
+const struct ctl_flag ctl_globals[] = {
     [GLOBAL_SOCKET] = {"socket", "PATH", "",
 	"pagerd's admin socket (default: $PAGERD_SOCKET, else " CTL_DEFAULT_SOCKET ")", 0},
     [GLOBAL_JSON] = {"json", "", "", "the answer as pagerd gave it, for programs", 0},
@@ -42,36 +36,27 @@ static const struct flag globals[] = {
     [GLOBAL_VERSION] = {"version", "", "", "the version of pagerctl", 0},
 };
 
-#define NR_GLOBALS (sizeof(globals) / sizeof(globals[0]))
+#define NR_GLOBALS (sizeof(ctl_globals) / sizeof(ctl_globals[0]))
+const size_t ctl_nr_globals = NR_GLOBALS;
 
-static bool
-has_word(const char *list, const char *word)
+bool
+ctl_takes_flag(const struct ctl_command *command, const struct ctl_flag *flag)
 {
-	size_t bytes = strlen(word);
+	size_t bytes = strlen(command->name);
 
-	for (const char *p = list; (p = strstr(p, word)); p += bytes)
-		if ((p == list || p[-1] == ' ') && (p[bytes] == '\0' || p[bytes] == ' '))
+	for (const char *p = flag->commands; (p = strstr(p, command->name)); p += bytes)
+		if ((p == flag->commands || p[-1] == ' ') && (p[bytes] == '\0' || p[bytes] == ' '))
 			return true;
 	return false;
 }
 
-static bool
-is_near(const char *word, const char *name)
-{
-	size_t bytes = strlen(word);
-
-	/* A start of it, or a typing error or two for a word that is long enough. */
-	return (bytes >= 2 && strncmp(word, name, bytes) == 0) ||
-	    text_distance(word, name) <= (strlen(name) > 4 ? 2U : 1U);
-}
-
-static int
-no_such_command(const char *word)
+int
+ctl_no_such_command(const char *word)
 {
 	const char *best = NULL;
 
 	for (size_t i = 0; i < ctl_nr_commands; i++)
-		if (is_near(word, ctl_commands[i].name) &&
+		if (text_is_near(word, ctl_commands[i].name) &&
 		    (!best ||
 			text_distance(word, ctl_commands[i].name) < text_distance(word, best)))
 			best = ctl_commands[i].name;
@@ -82,8 +67,8 @@ no_such_command(const char *word)
 	return -EINVAL;
 }
 
-static const struct ctl_command *
-find_command(const char *word)
+const struct ctl_command *
+ctl_find_command(const char *word)
 {
 	for (size_t i = 0; i < ctl_nr_commands; i++)
 		if (strcmp(ctl_commands[i].name, word) == 0)
@@ -103,15 +88,16 @@ static int
 no_such_flag(const struct parser *p, const char *name)
 {
 	for (size_t i = 0; i < NR_GLOBALS; i++)
-		if (is_near(name, globals[i].name)) {
-			ctl_complain(
-			    "there is no option --%s; did you mean --%s?", name, globals[i].name);
+		if (text_is_near(name, ctl_globals[i].name)) {
+			ctl_complain("there is no option --%s; did you mean --%s?", name,
+			    ctl_globals[i].name);
 			return -EINVAL;
 		}
 	for (size_t i = 0; p->command && i < NR_FLAGS; i++)
-		if (has_word(flags[i].commands, p->command->name) && is_near(name, flags[i].name)) {
+		if (ctl_takes_flag(p->command, &ctl_flag_list[i]) &&
+		    text_is_near(name, ctl_flag_list[i].name)) {
 			ctl_complain("%s has no option --%s; did you mean --%s?", p->command->name,
-			    name, flags[i].name);
+			    name, ctl_flag_list[i].name);
 			return -EINVAL;
 		}
 	ctl_complain("%s%s no option --%s; pagerctl %s%s--help lists them",
@@ -120,28 +106,28 @@ no_such_flag(const struct parser *p, const char *name)
 	return -EINVAL;
 }
 
-static const struct flag *
+static const struct ctl_flag *
 find_flag(const struct parser *p, const char *name)
 {
 	for (size_t i = 0; i < NR_GLOBALS; i++)
-		if (strcmp(globals[i].name, name) == 0)
-			return &globals[i];
+		if (strcmp(ctl_globals[i].name, name) == 0)
+			return &ctl_globals[i];
 	for (size_t i = 0; p->command && i < NR_FLAGS; i++)
-		if (strcmp(flags[i].name, name) == 0 &&
-		    has_word(flags[i].commands, p->command->name))
-			return &flags[i];
+		if (strcmp(ctl_flag_list[i].name, name) == 0 &&
+		    ctl_takes_flag(p->command, &ctl_flag_list[i]))
+			return &ctl_flag_list[i];
 	return NULL;
 }
 
 /* The metavar says so. */
 static bool
-is_repeatable(const struct flag *flag)
+is_repeatable(const struct ctl_flag *flag)
 {
 	return strstr(flag->metavar, "...") != NULL;
 }
 
 static int
-repeat(struct ctl *ctl, const struct flag *flag, const char *value)
+repeat(struct ctl *ctl, const struct ctl_flag *flag, const char *value)
 {
 	if (ctl->nr_repeats == CTL_MAX_REPEATS) {
 		ctl_complain("--%s is given more than %d times", flag->name, CTL_MAX_REPEATS);
@@ -152,15 +138,15 @@ repeat(struct ctl *ctl, const struct flag *flag, const char *value)
 }
 
 static void
-set_flag(struct parser *p, const struct flag *flag, const char *value)
+set_flag(struct parser *p, const struct ctl_flag *flag, const char *value)
 {
-	if (flag == &globals[GLOBAL_SOCKET])
+	if (flag == &ctl_globals[GLOBAL_SOCKET])
 		p->ctl->socket_path = value;
-	else if (flag == &globals[GLOBAL_JSON])
+	else if (flag == &ctl_globals[GLOBAL_JSON])
 		p->ctl->json = true;
-	else if (flag == &globals[GLOBAL_HELP])
+	else if (flag == &ctl_globals[GLOBAL_HELP])
 		p->action = CTL_HELP;
-	else if (flag == &globals[GLOBAL_VERSION])
+	else if (flag == &ctl_globals[GLOBAL_VERSION])
 		p->action = CTL_VERSION;
 	else
 		memcpy((char *)&p->ctl->flags + flag->offset, &value, sizeof(value));
@@ -169,7 +155,7 @@ set_flag(struct parser *p, const struct flag *flag, const char *value)
 static int
 parse_flag(struct parser *p, const char *arg)
 {
-	const struct flag *flag;
+	const struct ctl_flag *flag;
 	const char *value = strchr(arg, '=');
 	char name[64];
 
@@ -200,8 +186,8 @@ static int
 parse_word(struct parser *p, const char *word)
 {
 	if (!p->command) {
-		p->command = find_command(word);
-		return p->command ? 0 : no_such_command(word);
+		p->command = ctl_find_command(word);
+		return p->command ? 0 : ctl_no_such_command(word);
 	}
 	if (p->nr_args >= p->command->max) {
 		ctl_complain("%s takes %s%s; there is no place for %s", p->command->name,
@@ -263,46 +249,4 @@ ctl_parse(struct ctl *ret, enum ctl_action *ret_action, const struct ctl_command
 		return -EINVAL;
 	}
 	return 0;
-}
-
-static void
-help_flag(FILE *out, const struct flag *flag)
-{
-	int n = fprintf(out, "  --%s%s%s", flag->name, *flag->metavar ? " " : "", flag->metavar);
-
-	fprintf(out, "%*s%s\n", n < HELP_COLUMN ? HELP_COLUMN - n : 1, "", flag->doc);
-}
-
-static void
-help_command(FILE *out, const struct ctl_command *command)
-{
-	int n = fprintf(out, "  %s %s", command->name, command->args);
-
-	fprintf(out, "%*s%s\n", n < HELP_COLUMN ? HELP_COLUMN - n : 1, "", command->doc);
-	for (size_t i = 0; i < NR_FLAGS; i++)
-		if (has_word(flags[i].commands, command->name)) {
-			fputs("  ", out);
-			help_flag(out, &flags[i]);
-		}
-}
-
-void
-ctl_help(FILE *out, const struct ctl_command *command)
-{
-	fprintf(out, "usage: pagerctl [options] %s\n\n",
-	    command ? command->name : "COMMAND [arguments]");
-	if (command)
-		help_command(out, command);
-	else
-		for (size_t i = 0; i < ctl_nr_commands; i++)
-			help_command(out, &ctl_commands[i]);
-	fputs("\noptions\n", out);
-	for (size_t i = 0; i < NR_GLOBALS; i++)
-		help_flag(out, &globals[i]);
-	fprintf(out,
-	    "\nexit status\n"
-	    "  %d done, %d refused or failed, %d bad command line, %d pagerd does not answer,\n"
-	    "  %d no such session or version, %d out of time, %d in the wrong state\n",
-	    EXITCODE_OK, EXITCODE_FAILED, EXITCODE_USAGE, EXITCODE_UNREACHABLE, EXITCODE_NOT_FOUND,
-	    EXITCODE_TIMEOUT, EXITCODE_CONFLICT);
 }

@@ -151,3 +151,37 @@ text_distance(const char *a, const char *b)
 		}
 	return d[a_bytes][b_bytes];
 }
+
+bool
+text_is_near(const char *word, const char *name)
+{
+	size_t bytes = strlen(word);
+
+	return (bytes >= 2 && strncmp(word, name, bytes) == 0) ||
+	    text_distance(word, name) <= (strlen(name) > 4 ? 2U : 1U);
+}
+
+void
+text_wrap(FILE *out, const char *text, size_t at, size_t indent, size_t columns)
+{
+	bool first = true;
+
+	if (at < indent)
+		at = (size_t)(fprintf(out, "%*s", (int)(indent - at), "") + (int)at);
+	for (; *text; text += strspn(text, " ")) {
+		size_t bytes = strcspn(text, " ");
+
+		if (!first && at + 1 + bytes > columns) {
+			fprintf(out, "\n%*s", (int)indent, "");
+			at = indent;
+		} else if (!first) {
+			putc(' ', out);
+			at++;
+		}
+		at += bytes;
+		for (; bytes > 0; bytes--, text++)
+			putc(*text == *TEXT_SPACE ? ' ' : *text, out);
+		first = false;
+	}
+	putc('\n', out);
+}

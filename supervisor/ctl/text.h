@@ -28,6 +28,13 @@ bool text_is_unreserved(char c);
 size_t text_width(const char *text);
 /* Steps from one word to the other: insertion, removal, exchange, swap of neighbours. */
 unsigned text_distance(const char *a, const char *b);
+/* A word may have been meant for a name: a start of it, or a typing error or two. */
+bool text_is_near(const char *word, const char *name);
+/* A space at which no line is broken. */
+#define TEXT_SPACE "\037"
+/* Prints text in lines of at most that many columns, each after indent spaces, the first of
+ * which begins at column at. */
+void text_wrap(FILE *out, const char *text, size_t at, size_t indent, size_t columns);
 
 /* A table: cells are copied, columns are as wide as their widest cell. */
 #define TABLE_MAX_COLUMNS 12

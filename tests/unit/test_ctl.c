@@ -155,6 +155,26 @@ test_text(void)
 }
 
 static void
+test_wrap(void)
+{
+	char text[256] = "";
+	FILE *out = fmemopen(text, sizeof(text), "w");
+
+	text_wrap(out, "a word and" TEXT_SPACE "another one", 0, 2, 12);
+	text_wrap(out, "a-word-that-is-too-long for it", 6, 4, 10);
+	text_wrap(out, "", 0, 2, 12);
+	fclose(out);
+	is_str(text,
+	    "  a word\n  and another\n  one\n"
+	    "a-word-that-is-too-long\n    for it\n"
+	    "  \n",
+	    "lines are broken at spaces, but not at each");
+	ok(text_is_near("sess", "sessions") && text_is_near("web-1", "web1") &&
+		!text_is_near("s", "sessions") && !text_is_near("abc", "xyz"),
+	    "what is near");
+}
+
+static void
 test_table(void)
 {
 	static const char *const headers[] = {"ID", ">N", "WORD", NULL};
@@ -191,6 +211,7 @@ main(void)
 	test_parse_bad();
 	test_units();
 	test_text();
+	test_wrap();
 	test_table();
 	return done();
 }
