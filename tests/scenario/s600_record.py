@@ -210,6 +210,23 @@ def supervisor_dies():
         tap.is_(len(offsets(path)), 1300, "and nothing is missing")
 
 
+def old_worker():
+    """One whose HELLO does not say that it can is not told: it would take it for garbage."""
+    pager = pagerd.Pagerd(start=False, current="0.1.0")
+    pager.install_fake("0.1.0", "")
+    with pager:
+        pager.start()
+        image = pager.image(size="1M")
+        pager.create(image.path, id="a", record=True, prefetch="sequential")
+        pager.log.wait("id=a: worker v0.1.0 does not record it: it is too old")
+        pager.create(image.path, id="b", prefetch="sequential")
+        pager.log.wait("id=b: worker v0.1.0 does not prefetch for it: it is too old")
+        got = pager.error_of("POST", pager.path("b", "/record"), {})
+        tap.is_(got[:2], (409, "state"), "to record one is refused")
+        tap.like(got[2], "too old to record", "with the reason")
+        tap.ok(not pager.log.find("LINK_LOST"), "its link holds")
+
+
 if __name__ == "__main__":
     tap.run(round_trip, order, settles, is_full, ends_with_its_session, on_request, worker_dies,
-            supervisor_dies)
+            supervisor_dies, old_worker)

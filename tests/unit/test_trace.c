@@ -79,6 +79,7 @@ test_refused(void)
 {
 	scoped_fd int good = create(TRACE_RECORDING, 100), bare = memfd_create("x", MFD_CLOEXEC);
 	scoped_fd int sealed = memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	unsigned char page[TRACE_HEADER_BYTES];
 	uint64_t wrong_room = 101;
 	struct trace trace;
 	int fd = -1;
@@ -87,7 +88,10 @@ test_refused(void)
 	if (ftruncate(bare, 8192) < 0 || ftruncate(sealed, 8192) < 0 ||
 	    fcntl(sealed, F_ADD_SEALS, SEALS) < 0)
 		abort();
-	is_int(trace_map(&trace, bare, TRACE_RECORDING, false), -EPROTO, "a file without seals");
+	if (pread(good, page, sizeof(page), 0) < 0 || pwrite(bare, page, sizeof(page), 0) < 0 ||
+	    ftruncate(bare, (off_t)(TRACE_HEADER_BYTES + 100 * sizeof(uint32_t))) < 0)
+		abort();
+	is_int(trace_map(&trace, bare, TRACE_RECORDING, false), -EPROTO, "a copy without seals");
 	is_int(trace_map(&trace, sealed, TRACE_RECORDING, false), -EPROTO, "one without a header");
 	is_int(trace_map(&trace, STDIN_FILENO, TRACE_RECORDING, false), -EPROTO, "no file at all");
 	if (pwrite(good, &wrong_room, sizeof(wrong_room), offsetof(struct trace_header, room)) < 0)
