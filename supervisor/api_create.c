@@ -62,8 +62,9 @@ check_source(const struct session_request *req, char *why, size_t why_bytes)
 		snprintf(why, why_bytes, "the member \"image\" is missing, or \"template\"");
 	else if (req->template && req->image_path)
 		snprintf(why, why_bytes, "\"image\" and \"template\" exclude each other");
-	else if (req->template && req->cache_key)
-		snprintf(why, why_bytes, "\"cache_key\" is the template's; leave it out");
+	else if (req->template && (req->cache_key || req->hot_list))
+		snprintf(why, why_bytes, "\"%s\" is the template's; leave it out",
+		    req->cache_key ? "cache_key" : "hot_list");
 	else
 		return 0;
 	return -EINVAL;

@@ -11,8 +11,7 @@
 #define LISTED_FORKS 1000U
 
 struct body {
-	const char *image, *cache_key, *hot_list;
-	bool prefetch;
+	const char *image, *cache_key, *hot_list, *prefetch;
 };
 
 /* clang-format off */
@@ -22,7 +21,7 @@ static const struct json_member members[] = {
 	MEMBER("image", TEXT, true, image, 1, TEMPLATE_MAX_PATH_BYTES - 1),
 	MEMBER("cache_key", TEXT, false, cache_key, 1, SESSION_ID_BYTES - 1),
 	MEMBER("hot_list", TEXT, false, hot_list, 1, TEMPLATE_MAX_PATH_BYTES - 1),
-	MEMBER("prefetch", FLAG, false, prefetch, 0, 0),
+	MEMBER("prefetch", TEXT, false, prefetch, 1, 16),
 };
 /* clang-format on */
 
@@ -49,7 +48,7 @@ template_json(const struct template *template, size_t forks)
 	json_put_u64(json, "image_bytes", template->image.bytes);
 	put_text_or_null(json, "cache_key", spec->cache_key);
 	put_text_or_null(json, "hot_list", spec->hot_list);
-	json_put_flag(json, "prefetch", spec->prefetch);
+	json_put_text(json, "prefetch", prefetch_mode_word(spec->prefetch));
 	json_put_u64(json, "forks", forks);
 	return json;
 }
@@ -151,24 +150,31 @@ api_template_show(struct api_call *call)
 	answer(call, 200);
 }
 
-void
-api_template_put(struct api_call *call)
+static void
+put(struct api_call *call, const struct body *body)
 {
-	struct body body = {.prefetch = true};
-	char why[API_WHY_BYTES];
-	json_t *json = api_read_body(call, members, sizeof(members) / sizeof(members[0]), &body);
-	bool is_new;
-	int r;
+	struct template_request req = {body->image, body->cache_key, body->hot_list, PREFETCH_ON};
+	char why[API_WHY_BYTES] = "\"prefetch\" must be on, off or sequential";
+	bool is_new = false;
+	int r = -EINVAL;
 
-	if (!json)
-		return;
-	const struct template_request req = {
-	    body.image, body.cache_key, body.hot_list, body.prefetch};
-	r = template_put(call->sup, &call->req->peer, call->id, &req, &is_new, why, sizeof(why));
+	if (!body->prefetch || prefetch_mode_read(body->prefetch, &req.prefetch))
+		r = template_put(
+		    call->sup, &call->req->peer, call->id, &req, &is_new, why, sizeof(why));
 	if (r < 0)
 		refuse(call, r, why);
 	else
 		answer(call, is_new ? 201 : 200);
+}
+
+void
+api_template_put(struct api_call *call)
+{
+	struct body body = {0};
+	json_t *json = api_read_body(call, members, sizeof(members) / sizeof(members[0]), &body);
+
+	if (json)
+		put(call, &body);
 	json_decref(json);
 }
 

@@ -24,6 +24,12 @@ static const char *const mode_words[] = {
     [PREFETCH_SEQUENTIAL] = "sequential",
 };
 
+const char *
+prefetch_mode_word(enum prefetch_mode mode)
+{
+	return mode_words[mode];
+}
+
 bool
 prefetch_mode_read(const char *word, enum prefetch_mode *ret)
 {

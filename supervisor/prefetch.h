@@ -60,6 +60,8 @@ struct prefetch_totals {
 	uint64_t filled, present, outside, left_out, asked_for;
 };
 
+/* PREFETCH_UNSET is "on". */
+const char *prefetch_mode_word(enum prefetch_mode mode);
 /* "off", "on", "sequential"; false for another word. */
 bool prefetch_mode_read(const char *word, enum prefetch_mode *ret);
 

@@ -18,6 +18,7 @@
 #include "supervisor/record.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/template.h"
 #include "supervisor/why.h"
 
 #define TICK_S 0.05
@@ -102,7 +103,7 @@ recording_prepare(
 	if (recording_runs(session))
 		return why_set(why, why_bytes, -EBUSY, "session %s is recorded already, to %s",
 		    session->id, session->recording->path);
-	recording = recording_new(session, path);
+	recording = recording_new(session, path != NULL ? path : template_hot_list(session));
 	recording->peer = *peer;
 	r = image_replace(session->sup, peer, recording->path, NULL, 0, why, why_bytes);
 	if (r == 0) {

@@ -233,11 +233,24 @@ template_fork(
 		return r;
 	req->image_path = template->spec.image_path;
 	req->cache_key = template->spec.cache_key;
-	if (req->hot_list == NULL)
-		req->hot_list = template->spec.hot_list;
-	if (req->prefetch == PREFETCH_UNSET && !template->spec.prefetch)
-		req->prefetch = PREFETCH_OFF;
+	req->hot_list = template->spec.hot_list;
+	if (req->prefetch == PREFETCH_UNSET)
+		req->prefetch = template->spec.prefetch;
+	if (!req->record_path)
+		req->record_path = template->spec.hot_list;
 	return 0;
+}
+
+const char *
+template_hot_list(const struct session *session)
+{
+	const struct template *template;
+	char why[256];
+
+	if (session->template[0] == '\0' ||
+	    template_find(session->sup, session->template, &template, why, sizeof(why)) < 0)
+		return NULL;
+	return template->spec.hot_list;
 }
 
 int
@@ -296,10 +309,7 @@ prepare(struct supervisor *sup, const struct peer *peer, const struct template_r
 	ret->spec.image_path = xstrdup(req->image_path);
 	ret->spec.hot_list = req->hot_list ? xstrdup(req->hot_list) : NULL;
 	ret->spec.prefetch = req->prefetch;
-	ret->spec.cache_key = req->cache_key
-	    ? xstrdup(req->cache_key)
-	    : xasprintf("%" PRIx64 ":%" PRIu64 ":%" PRIu64 ":%" PRId64, image.dev, image.ino,
-		  image.bytes, image.mtime_ns);
+	ret->spec.cache_key = req->cache_key ? xstrdup(req->cache_key) : NULL;
 	return 0;
 }
 
@@ -344,18 +354,6 @@ make(struct supervisor *sup, struct template *asked, char *why, size_t why_bytes
 	return 0;
 }
 
-/* The key that was made of an image is not made again while it is the same: the device's
- * number in it may have changed by a reboot. */
-static void
-keep_key(const struct template *existing, struct template *asked)
-{
-	if (!is_same_image(&existing->image, &asked->image) ||
-	    strcmp(existing->spec.image_path, asked->spec.image_path) != 0)
-		return;
-	free(asked->spec.cache_key);
-	asked->spec.cache_key = xstrdup(existing->spec.cache_key);
-}
-
 int
 template_put(struct supervisor *sup, const struct peer *peer, const char *name,
     const struct template_request *req, bool *ret_made, char *why, size_t why_bytes)
@@ -373,8 +371,6 @@ template_put(struct supervisor *sup, const struct peer *peer, const char *name,
 	*ret_made = r == -ENOENT;
 	snprintf(asked.name, sizeof(asked.name), "%s", name);
 	r = prepare(sup, peer, req, &asked, why, why_bytes);
-	if (r == 0 && !*ret_made && !req->cache_key)
-		keep_key(existing, &asked);
 	if (r == 0 && *ret_made)
 		r = make(sup, &asked, why, why_bytes);
 	else if (r == 0 && !is_same(existing, &asked))

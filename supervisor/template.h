@@ -49,15 +49,15 @@ enum template_event {
 /* What a client asks for.  Strings are borrowed for the call. */
 struct template_request {
 	const char *image_path;
-	const char *cache_key; /* NULL: the image's identity */
-	const char *hot_list;  /* absolute path; NULL: none */
-	bool prefetch;	       /* replay the hot list, if the host's switch lets it */
+	const char *cache_key;	     /* NULL: the image's identity */
+	const char *hot_list;	     /* absolute path; NULL: the one beside the image */
+	enum prefetch_mode prefetch; /* of forks that do not say */
 };
 
 /* What sessions of it have in common. */
 struct template_spec {
-	char *image_path, *cache_key, *hot_list; /* owned; hot_list may be NULL */
-	bool prefetch;
+	char *image_path, *cache_key, *hot_list; /* owned; the last two may be NULL, as above */
+	enum prefetch_mode prefetch;
 };
 
 /* Who its image was when it was registered.  Not the device: its number may be another
@@ -115,6 +115,8 @@ int template_do(struct supervisor *sup, const char *name, enum template_event ev
 /* Makes the request, which names a template, one of its image. */
 int template_fork(
     const struct supervisor *sup, struct session_request *req, char *why, size_t why_bytes);
+/* Where the hot list of a session's template is, or NULL. */
+const char *template_hot_list(const struct session *session);
 /* The image that was opened for a fork is the template's. */
 int template_check_image(const struct supervisor *sup, const char *name, const struct image *image,
     char *why, size_t why_bytes);

@@ -16,9 +16,8 @@
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
 struct parsed {
-	const char *name, *state, *image, *ino, *cache_key, *hot_list;
+	const char *name, *state, *image, *ino, *cache_key, *hot_list, *prefetch;
 	uint64_t layout, bytes, mtime_ns;
-	bool prefetch;
 };
 
 /* clang-format off */
@@ -32,9 +31,9 @@ static const struct json_member members[] = {
 	MEMBER("image_bytes", U64, true, bytes, 1, PAGEMAP_MAX_PAGES * PAGE_BYTES),
 	MEMBER("image_ino", TEXT, true, ino, 1, 16),
 	MEMBER("image_mtime_ns", U64, true, mtime_ns, 0, INT64_MAX),
-	MEMBER("cache_key", TEXT, true, cache_key, 1, SESSION_ID_BYTES - 1),
+	MEMBER("cache_key", TEXT, false, cache_key, 1, SESSION_ID_BYTES - 1),
 	MEMBER("hot_list", TEXT, false, hot_list, 1, TEMPLATE_MAX_PATH_BYTES - 1),
-	MEMBER("prefetch", FLAG, true, prefetch, 0, 0),
+	MEMBER("prefetch", TEXT, true, prefetch, 1, 16),
 };
 /* clang-format on */
 
@@ -54,10 +53,11 @@ template_encode(const struct template *template)
 	json_put_text(json, "image_ino", ino);
 	json_put_u64(json, "image_mtime_ns",
 	    template->image.mtime_ns < 0 ? 0 : (uint64_t) template->image.mtime_ns);
-	json_put_text(json, "cache_key", template->spec.cache_key);
+	if (template->spec.cache_key)
+		json_put_text(json, "cache_key", template->spec.cache_key);
 	if (template->spec.hot_list)
 		json_put_text(json, "hot_list", template->spec.hot_list);
-	json_put_flag(json, "prefetch", template->spec.prefetch);
+	json_put_text(json, "prefetch", prefetch_mode_word(template->spec.prefetch));
 	text = json_dumps(json, JSON_INDENT(1));
 	json_decref(json);
 	return text;
@@ -103,15 +103,16 @@ fill(const struct parsed *p, const char *name, struct template *ret, char *why, 
 		return wrong(why, why_bytes, "\"state\" is none that a record has");
 	if (read_ino(p->ino, &ret->image.ino) < 0)
 		return wrong(why, why_bytes, "\"image_ino\" is no inode");
+	if (!prefetch_mode_read(p->prefetch, &ret->spec.prefetch))
+		return wrong(why, why_bytes, "\"prefetch\" is no mode");
 	if (p->image[0] != '/' || (p->hot_list && p->hot_list[0] != '/'))
 		return wrong(why, why_bytes, "\"image\" or \"hot_list\" is not absolute");
 	snprintf(ret->name, sizeof(ret->name), "%s", name);
 	ret->image.bytes = p->bytes;
 	ret->image.mtime_ns = (int64_t)p->mtime_ns;
 	ret->spec.image_path = xstrdup(p->image);
-	ret->spec.cache_key = xstrdup(p->cache_key);
+	ret->spec.cache_key = p->cache_key ? xstrdup(p->cache_key) : NULL;
 	ret->spec.hot_list = p->hot_list ? xstrdup(p->hot_list) : NULL;
-	ret->spec.prefetch = p->prefetch;
 	return 0;
 }
 

@@ -68,7 +68,7 @@ print_template(const json_t *json)
 		ctl_print_row("size", text_bytes(buf, ctl_u64(json, "image_bytes")));
 	ctl_print_row("cache key", ctl_text(json, "cache_key"));
 	ctl_print_row("hot list", ctl_text(json, "hot_list"));
-	ctl_print_row("prefetch", ctl_flag(json, "prefetch") ? "on" : "off");
+	ctl_print_row("prefetch", ctl_text(json, "prefetch"));
 	print_forks(json);
 }
 
@@ -115,20 +115,6 @@ show(const struct ctl *ctl)
 	return call(ctl, "GET", "", NULL, NULL);
 }
 
-/* "on" or "off"; false after a complaint. */
-static bool
-add_prefetch(json_t *body, const char *text)
-{
-	if (!text)
-		return true;
-	if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0) {
-		ctl_complain("--prefetch is on or off");
-		return false;
-	}
-	json_object_set_new(body, "prefetch", json_boolean(strcmp(text, "on") == 0));
-	return true;
-}
-
 static enum exitcode
 add(const struct ctl *ctl)
 {
@@ -138,7 +124,7 @@ add(const struct ctl *ctl)
 	if (ctl_add_path(body, "image", "IMAGE", ctl->args[2]) &&
 	    ctl_add_member(body, "cache_key", "--cache-key", ctl->flags.cache_key, VALUE_TEXT) &&
 	    ctl_add_path(body, "hot_list", "--hot-list", ctl->flags.hot_list) &&
-	    add_prefetch(body, ctl->flags.prefetch))
+	    ctl_add_member(body, "prefetch", "--prefetch", ctl->flags.prefetch, VALUE_TEXT))
 		text = json_dumps(body, JSON_COMPACT);
 	json_decref(body);
 	return text ? call(ctl, "PUT", "", text, "is registered; promote it to make sessions of it")

@@ -31,7 +31,8 @@ check(const struct template *t)
 	expect(t->state == TEMPLATE_REGISTERED || t->state == TEMPLATE_PROMOTED);
 	expect(t->spec.image_path[0] == '/' && json_text_is_printable(t->spec.image_path));
 	expect(strlen(t->spec.image_path) < TEMPLATE_MAX_PATH_BYTES);
-	expect(t->spec.cache_key[0] && strlen(t->spec.cache_key) < SESSION_ID_BYTES);
+	expect(!t->spec.cache_key ||
+	    (t->spec.cache_key[0] && strlen(t->spec.cache_key) < SESSION_ID_BYTES));
 	expect(!t->spec.hot_list || t->spec.hot_list[0] == '/');
 	expect(t->image.bytes > 0 && t->image.mtime_ns >= 0);
 }

@@ -99,7 +99,7 @@ def restarts():
     with pagerd.Pagerd() as pager:
         image = pager.image(size=SIZE, seed=5)
         put(pager, "t", image.path)
-        put(pager, "u", image.path, hot_list="/x/y", prefetch=False)
+        put(pager, "u", image.path, hot_list="/x/y", prefetch="off")
         do(pager, "t", "promote")
         before = [show(pager, name) for name in "tu"]
         with fork(pager, image, "a") as guest:
@@ -235,14 +235,16 @@ def bad_requests():
                 ({"image": "/etc/shadow"}, 403, "below no image root"),
                 ({"image": pager.images + "/none"}, 404, "No such file"),
                 ({"image": image.path, "hot_list": "x"}, 400, "hot list x is not absolute"),
-                ({"image": image.path, "prefetch": 1}, 400, "must be true or false"),
+                ({"image": image.path, "prefetch": 1}, 400, "must be a string"),
+                ({"image": image.path, "prefetch": "x"}, 400, "on, off or sequential"),
                 ({"image": image.path, "cache_key": ""}, 400, "1 to 127"),
                 ({"image": image.path, "overlays": []}, 400, "no member")):
             got = pager.error_of("PUT", "/templates/t", body)
             tap.ok(got[0] == status and why in (got[2] or ""), "%d: %s" % (status, why), got)
         for body, why in (({}, '"image" is missing, or "template"'),
                           ({"template": "t", "image": image.path}, "exclude each other"),
-                          ({"template": "t", "cache_key": "k"}, "is the template's"),
+                          ({"template": "t", "cache_key": "k"}, '"cache_key" is the template'),
+                          ({"template": "t", "hot_list": "/h"}, '"hot_list" is the template'),
                           ({"template": ""}, "1 to 64 bytes"),
                           ({"template": 1}, "must be a string")):
             got = pager.error_of("POST", "/sessions", body)

@@ -55,8 +55,9 @@ def commands():
             tap.is_(pager.ctl("template", *bad).returncode, 2, "template %s: 2" % " ".join(bad))
         for bad in (["create"], ["create", "--template", "r", image.path]):
             tap.is_(pager.ctl(*bad).returncode, 2, "%s: 2" % " ".join(bad[:2]))
-        tap.is_(pager.ctl("template", "add", "x", "i", "--prefetch", "maybe").returncode, 2,
-                "prefetch is on or off")
+        done = pager.ctl("template", "add", "x", image.path, "--prefetch", "maybe")
+        tap.ok(done.returncode == 1 and "on, off or sequential" in done.stderr,
+               "prefetch is on, off or sequential", done)
 
 
 # --- Warm --------------------------------------------------------------------------

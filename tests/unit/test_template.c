@@ -68,7 +68,7 @@ test_names(void)
 static const char record[] =
     "{\"layout\":1,\"name\":\"t\",\"state\":\"promoted\",\"image\":\"/i\",\"image_bytes\":4096,"
     "\"image_ino\":\"ffffffffffffffff\",\"image_mtime_ns\":1,\"cache_key\":\"k\","
-    "\"prefetch\":true}";
+    "\"prefetch\":\"sequential\"}";
 
 static int
 decode(const char *text, size_t bytes, struct template *ret)
@@ -89,11 +89,12 @@ test_round_trip(void)
 	is_int(t.state, TEMPLATE_PROMOTED, "its state");
 	ok(t.image.ino == UINT64_MAX && t.image.bytes == 4096 && t.image.mtime_ns == 1,
 	    "the image's identity");
-	ok(t.spec.hot_list == NULL && t.spec.prefetch, "its switches");
+	ok(t.spec.hot_list == NULL && t.spec.prefetch == PREFETCH_SEQUENTIAL, "its switches");
 	t.spec.hot_list = strdup("/hot \xff\xc3\xa4");
 	text = template_encode(&t);
 	is_int(decode(text, strlen(text), &again), 0, "is written and read again");
-	ok(again.state == t.state && again.image.ino == t.image.ino && again.spec.prefetch,
+	ok(again.state == t.state && again.image.ino == t.image.ino &&
+		again.spec.prefetch == t.spec.prefetch,
 	    "as it was");
 	is_str(again.spec.hot_list, "/hot ?\xc3\xa4", "as text that JSON can hold");
 	free(text);
@@ -124,10 +125,11 @@ test_bad_records(void)
 	    {"\"ffffffffffffffff\"", "\"-1\"", "\"image_ino\""},
 	    {"_ns\":1", "_ns\":-1", "\"image_mtime_ns\""},
 	    {"\"k\"", "\"\"", "\"cache_key\""},
-	    {"true", "true,\"hot_list\":\"h\"", "not absolute"},
-	    {"true", "true,\"more\":1", "no member \"more\""},
-	    {",\"prefetch\":true", "", "\"prefetch\" is missing"},
-	    {"true}", "true}}", "not JSON"},
+	    {"sequential", "maybe", "\"prefetch\" is no mode"},
+	    {"tial\"", "tial\",\"hot_list\":\"h\"", "not absolute"},
+	    {"tial\"", "tial\",\"more\":1", "no member \"more\""},
+	    {",\"prefetch\":\"sequential\"", "", "\"prefetch\" is missing"},
+	    {"tial\"}", "tial\"}}", "not JSON"},
 	};
 	struct template t;
 	char text[512];
@@ -147,7 +149,7 @@ test_bad_records(void)
 static int
 put(const char *name, const char *cache_key)
 {
-	const struct template_request req = {rig.image, cache_key, NULL, true};
+	const struct template_request req = {rig.image, cache_key, NULL, PREFETCH_ON};
 	bool is_new;
 
 	return template_put(&rig.sup, &rig.peer, name, &req, &is_new, rig.why, sizeof(rig.why));
