@@ -118,6 +118,9 @@ rig_on_near(struct endpoint *ep, const struct ipc_msg *msg, int *fds)
 	case IPC_SESSION_ALARM:
 		worker->verdict = session_on_alarm(child, &msg->session_alarm);
 		break;
+	case IPC_SESSION_PICTURED:
+		worker->verdict = session_on_pictured(child, &msg->session_pictured);
+		break;
 	default:
 		ok(false, "no test sends %s", ipc_type_name(msg->type));
 	}
