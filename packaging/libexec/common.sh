@@ -22,10 +22,10 @@ is_running() {
 # member on each line, and no string has a line of its own.
 list_sessions() {
 	ctl --json sessions | awk -v version="${1:-}" '
-		function value() { sub(/^[^:]*: "/, ""); sub(/",?$/, ""); return $0 }
-		/^      "id": "/ { id = value() }
+		{ value = $0; sub(/^[^:]*: "/, "", value); sub(/",?$/, "", value) }
+		/^      "id": "/ { id = value }
 		/^      "outcome": / { is_live = $2 == "null," }
-		/^      "version": "/ { if (is_live && (version == "" || value() == version)) print id }'
+		/^      "version": "/ { if (is_live && (version == "" || value == version)) print id }'
 }
 
 current_version() {
