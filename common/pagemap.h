@@ -77,6 +77,31 @@ struct pagemap_track {
 
 #define PAGEMAP_TRACK_BYTES 64U
 
+enum pagemap_timing {
+#define TIMING(NAME, ident, doc) PAGEMAP_TIME_##NAME,
+#include "common/timings.def"
+#undef TIMING
+	PAGEMAP_TIMES
+};
+
+/* Bucket 0 counts what took less than 1024 ns, each further one what took less than twice as
+ * long as the one before, the last one all the rest: from 4.3 s on. */
+#define PAGEMAP_BUCKETS	     24U
+#define PAGEMAP_BUCKET_SHIFT 10U
+
+struct pagemap_time {
+	_Atomic uint64_t nanos; /* in total */
+	_Atomic uint64_t buckets[PAGEMAP_BUCKETS];
+};
+
+/* Before struct pagemap_track, and as that: all zero in a map of an older worker.  FAULT is
+ * written by the fault thread alone, the others by any thread, atomically. */
+struct pagemap_timings {
+	_Alignas(64) struct pagemap_time times[PAGEMAP_TIMES];
+};
+
+#define PAGEMAP_TIMINGS_BYTES 1024U
+
 struct pagemap_header {
 	uint64_t magic;
 	uint32_t layout;
@@ -89,8 +114,10 @@ struct pagemap_header {
 	_Alignas(64) unsigned char events[PAGEMAP_EVENTS][PAGEMAP_EVENT_BYTES];
 };
 
-_Static_assert(
-    sizeof(struct pagemap_header) <= PAGEMAP_HEADER_BYTES - PAGEMAP_TRACK_BYTES, "header");
+_Static_assert(sizeof(struct pagemap_header) <=
+	PAGEMAP_HEADER_BYTES - PAGEMAP_TRACK_BYTES - PAGEMAP_TIMINGS_BYTES,
+    "header");
+_Static_assert(sizeof(struct pagemap_timings) <= PAGEMAP_TIMINGS_BYTES, "timings");
 _Static_assert(sizeof(struct pagemap_track) <= PAGEMAP_TRACK_BYTES, "track");
 
 struct pagemap {
@@ -142,6 +169,24 @@ pagemap_track(const struct pagemap *map)
 
 	return (
 	    struct pagemap_track *)(void *)(header + PAGEMAP_HEADER_BYTES - PAGEMAP_TRACK_BYTES);
+}
+
+static inline struct pagemap_timings *
+pagemap_timings(const struct pagemap *map)
+{
+	unsigned char *header = (unsigned char *)map->header;
+
+	return (struct pagemap_timings *)(void *)(header + PAGEMAP_HEADER_BYTES -
+	    PAGEMAP_TRACK_BYTES - PAGEMAP_TIMINGS_BYTES);
+}
+
+static inline unsigned
+pagemap_bucket(uint64_t nanos)
+{
+	uint64_t units = nanos >> PAGEMAP_BUCKET_SHIFT;
+	unsigned bucket = units == 0 ? 0 : 64U - (unsigned)__builtin_clzll(units);
+
+	return bucket < PAGEMAP_BUCKETS ? bucket : PAGEMAP_BUCKETS - 1;
 }
 
 static inline uint64_t

@@ -392,6 +392,7 @@ answer_batch(struct fault_thread *t)
 		took = clock_now_ns() - begin;
 		session_fault_count(s, COUNTER_FAULT_NANOS, took);
 		session_fault_max(s, COUNTER_FAULT_MAX_NANOS, took);
+		session_fault_time(s, took);
 	}
 	session_fault_set(s, COUNTER_FAULTS_ACTIVE, 0);
 }

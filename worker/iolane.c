@@ -77,6 +77,7 @@ read_page(struct session *s, const struct run *page, void *buf)
 	took = clock_now_ns() - begin;
 	session_count(s, COUNTER_IMAGE_READ_NANOS, took);
 	session_count_max(s, COUNTER_IMAGE_READ_MAX_NANOS, took);
+	session_time(s, PAGEMAP_TIME_READ, took);
 	return r;
 }
 

@@ -244,6 +244,7 @@ populate_run(struct sweep *w, struct run run, uint64_t *ret_done)
 	enum fill_result result;
 	struct fill fill;
 	const void *src;
+	uint64_t begin;
 	int r = prepare(w, &run, &src);
 
 	*ret_done = 0;
@@ -251,6 +252,7 @@ populate_run(struct sweep *w, struct run run, uint64_t *ret_done)
 		return read_failed(w, &run, r);
 	(void)fault(FAULT_POPULATE_CHOSEN);
 	copylock_background(&s->copylock);
+	begin = clock_now_ns();
 	(void)fault(FAULT_POPULATE_CHUNK);
 	result = fill_run(s, &run, src, FILL_FOR_BACKGROUND, &fill);
 	if (result == FILL_NO_RANGE && fill.nr_done == 0 && run.nr > 1) {
@@ -259,6 +261,7 @@ populate_run(struct sweep *w, struct run run, uint64_t *ret_done)
 		result = fill_run(s, &run, src, FILL_FOR_BACKGROUND, &fill);
 	}
 	copylock_background_done(&s->copylock);
+	session_time(s, PAGEMAP_TIME_FILL, clock_now_ns() - begin);
 	*ret_done = fill.nr_done;
 	if (fill.nr_done > 0) {
 		w->failures = 0;

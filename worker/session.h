@@ -211,6 +211,28 @@ session_fault_count(const struct session *s, enum counter counter, uint64_t n)
 }
 
 static inline void
+session_fault_time(const struct session *s, uint64_t nanos)
+{
+	struct pagemap_time *time = &pagemap_timings(&s->map)->times[PAGEMAP_TIME_FAULT];
+	_Atomic uint64_t *bucket = &time->buckets[pagemap_bucket(nanos)];
+
+	atomic_store_explicit(
+	    bucket, atomic_load_explicit(bucket, memory_order_relaxed) + 1, memory_order_relaxed);
+	atomic_store_explicit(&time->nanos,
+	    atomic_load_explicit(&time->nanos, memory_order_relaxed) + nanos, memory_order_relaxed);
+}
+
+/* Any thread; not PAGEMAP_TIME_FAULT. */
+static inline void
+session_time(const struct session *s, enum pagemap_timing timing, uint64_t nanos)
+{
+	struct pagemap_time *time = &pagemap_timings(&s->map)->times[timing];
+
+	atomic_fetch_add_explicit(&time->buckets[pagemap_bucket(nanos)], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&time->nanos, nanos, memory_order_relaxed);
+}
+
+static inline void
 session_fault_max(const struct session *s, enum counter counter, uint64_t value)
 {
 	if (session_fault_get(s, counter) < value)
