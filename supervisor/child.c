@@ -189,6 +189,8 @@ describe_future(struct child *child, char *text, size_t bytes)
 {
 	uint64_t retry_ms = fleet_on_death(&child->sup->fleet, child);
 
+	if (child->failed)
+		metrics_worker_died(child->sup, child->version);
 	if (!child->failed)
 		snprintf(text, bytes, "as it was told");
 	else if (retry_ms > 0)

@@ -294,6 +294,7 @@ child_step(struct child *child, enum child_event event, const char *consequence)
 	if (event == CHILD_EV_LIED || event == CHILD_EV_HUNG ||
 	    (event == CHILD_EV_DEADLINE && from != CHILD_FOUND))
 		lose_patience(child, event, consequence);
+	child->sup->metrics.worker_events[event]++;
 	/* Set before the action runs: an action may step again. */
 	child->state = row->next;
 	if (row->next == from && event != CHILD_EV_DEADLINE) {

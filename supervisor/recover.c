@@ -295,6 +295,7 @@ restore(struct session *session)
 	if (session->serving_ns == 0 || !fdstore_claim(session))
 		return false;
 	session_measure(session);
+	metrics_begin(session);
 	met = session_meet_vmm(session, session->connection);
 	if (met == -EPERM)
 		return true; /* closed */

@@ -99,7 +99,7 @@ bind_to(struct session *session, struct child *child)
 	session->child = child;
 	session->sent = true;
 	session->opened = true;
-	snprintf(session->version, sizeof(session->version), "%s", child->version);
+	session_set_version(session, child->version);
 	child->sup->recovery.sessions++;
 }
 
@@ -308,6 +308,7 @@ take_serving(struct child *child, struct session *session, int *fds)
 	if (r < 0)
 		return r;
 	session_measure(session);
+	metrics_begin(session);
 	if (session->nr_regions == 0)
 		return lied(child, "serves session %" PRIu64 " without a region", session->number);
 	return 0;

@@ -180,6 +180,14 @@ session_free(struct session *session)
 	free(session);
 }
 
+/* What was counted until now is the last version's. */
+void
+session_set_version(struct session *session, const char *version)
+{
+	metrics_collect(session);
+	snprintf(session->version, sizeof(session->version), "%s", version);
+}
+
 /* The numbers are copied while the page map is there; from then on the copy is used. */
 void
 session_bury(struct session *session)
@@ -191,6 +199,8 @@ session_bury(struct session *session)
 		session->reason[0] = '\0';
 	}
 	session_keep_numbers(session);
+	metrics_collect(session);
+	session->sup->metrics.outcomes[session->outcome]++;
 	recording_stop(session, "the session has ended");
 	prefetch_end(session);
 	session_adopt_forget(session);

@@ -23,6 +23,7 @@
 #include "ipc/message.h"
 #include "supervisor/image.h"
 #include "supervisor/image_policy.h"
+#include "supervisor/metrics.h"
 #include "supervisor/overlay.h"
 #include "supervisor/prefetch.h"
 #include "supervisor/session_fsm.h"
@@ -148,6 +149,8 @@ struct session {
 	bool socket_bound; /* socket_path is ours to unlink */
 	uint64_t cluster_min_bytes, cluster_max_bytes, handshake_timeout_ms;
 	uint32_t flags;			       /* enum ipc_session_flag */
+	struct metrics_counts metered;	       /* what is in the metrics already */
+	bool is_moving;			       /* to another worker: a hand-over, not an adoption */
 	uint64_t last_counters[COUNTER_COUNT]; /* when it ended */
 	struct pagemap_counts last_counts;     /* when it was counted last, or ended */
 	uint64_t counted_ns;		       /* when that was; 0: never */

@@ -215,6 +215,7 @@ session_adopt_done(struct session *session)
 	session->reason[0] = '\0';
 	session_log(session, LOG_LEVEL_NOTICE, "adopted by worker v%s, unserved_ms=%.1f",
 	    session->version, (double)(now - session->unserved_ns) / (double)NS_PER_MS);
+	metrics_resumed(session, now - session->unserved_ns);
 	session->unserved_ns = 0;
 	record_save(session);
 	if (session->is_on_trial)
@@ -249,7 +250,7 @@ session_move(struct session *session, const char *version, char *why, size_t why
 		return why_set(why, why_bytes, -EINVAL,
 		    "the writes of session %s are tracked, which version %s cannot", session->id,
 		    version);
-	snprintf(session->version, sizeof(session->version), "%s", version);
+	session_set_version(session, version);
 	session->unserved_ns = clock_now_ns();
 	return session_step(session, SESSION_EV_MOVE);
 }
@@ -261,7 +262,7 @@ session_retry(struct session *session, const char *version, char *why, size_t wh
 		return why_set(why, why_bytes, -EINVAL, "session %s is %s, not held", session->id,
 		    session_state_word(session->state));
 	if (version != NULL)
-		snprintf(session->version, sizeof(session->version), "%s", version);
+		session_set_version(session, version);
 	session->blame = BLAME_SUSPECT; /* alone, and once is enough */
 	return session_step(session, SESSION_EV_RETRY);
 }

@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "supervisor/fdstore.h"
+#include "supervisor/metrics.h"
 #include "supervisor/record.h"
 #include "supervisor/session.h"
 #include "supervisor/session_impl.h"
@@ -200,6 +201,7 @@ session_step(struct session *session, enum session_event event)
 	    states[row->next].name, events[event], session->reason[0] ? ": " : "", session->reason,
 	    row->text);
 	session->state = row->next;
+	metrics_session_event(session, event);
 	if (was != row->next)
 		session_arm_deadline(session);
 	session_mark_changed(session);

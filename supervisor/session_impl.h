@@ -31,6 +31,7 @@ void session_vmm_exited(struct session *session);
 void session_reset_counts(struct session *session);
 /* Copies the numbers out of the page map, which is about to go. */
 void session_keep_numbers(struct session *session);
+void session_set_version(struct session *session, const char *version);
 /* Adds the numbers of a tombstone that goes to the totals. */
 void session_retire(struct sessions *sessions, const struct session *session);
 

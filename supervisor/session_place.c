@@ -39,7 +39,7 @@ session_place(struct session *session, char *why, size_t why_bytes)
 	session->child = child;
 	session->sent = false;
 	session->opened = false;
-	snprintf(session->version, sizeof(session->version), "%s", child->version);
+	session_set_version(session, child->version);
 	r = child_listens(child) ? session_send(session) : 0;
 	/* After it: a worker that is told to drain and has no session exits. */
 	if (session->state == SESSION_ADOPTING)

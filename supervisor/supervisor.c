@@ -259,6 +259,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 		return r;
 	recordings_init(sup);
 	sessions_init(&sup->sessions, sup);
+	metrics_init(&sup->metrics);
 	controller_init(&sup->controller, sup);
 	handoffs_init(sup);
 	templates_open(sup);
@@ -331,6 +332,7 @@ supervisor_fini(struct supervisor *sup)
 		sessions_fini(&sup->sessions);
 		recordings_fini(sup);
 		fleet_fini(&sup->fleet);
+		metrics_fini(&sup->metrics);
 	}
 	if (orphans > 0)
 		log_notice("supervisor: stopped; workers=%" PRIu64 " keep sessions=%" PRIu64,

@@ -34,6 +34,7 @@ struct supervisor {
 	struct fleet fleet;
 	struct sessions sessions;
 	struct controller controller;
+	struct metrics metrics;
 	struct upgrade *upgrade;   /* the one that runs, or NULL; owned */
 	struct list handoffs;	   /* of struct handoff.link: those that run */
 	struct http_server *admin; /* owned */
