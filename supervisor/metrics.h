@@ -48,6 +48,7 @@ struct metrics {
 	uint64_t worker_events[CHILD_EV_COUNT];
 	uint64_t outcomes[METRICS_OUTCOMES];
 	struct metrics_time adoption, handover;
+	uint64_t counted; /* number of the session whose pages were counted last */
 };
 
 /* All zero is as good. */

@@ -68,6 +68,8 @@ def lives_of_sessions():
         with pager.restore(image, "a", members=ONE_PAGE) as guest:
             guest.cmd("touch rand count=500")
             guest.cmd("discard rand count=20")
+            # A removal is counted right after the guest may go on.
+            pager.until(lambda: pager.show("a")["counters"]["pages_removed"] == 20)
             seen = Scrape(pager)
             own = pager.show("a")
             tap.is_(seen.get("pagerd_faults_total", version=V), own["counters"]["faults"],
