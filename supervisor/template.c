@@ -92,15 +92,12 @@ templates_search(const struct templates *templates, const char *name, size_t *re
 void
 templates_insert(struct templates *templates, struct template *template)
 {
-	struct template **all = reallocarray(templates->all, templates->nr + 1, sizeof(*all));
 	size_t at;
 
-	if (all == NULL)
-		fatal("templates: out of memory");
-	templates->all = all;
 	templates_search(templates, template->name, &at);
-	memmove(&all[at + 1], &all[at], (templates->nr - at) * sizeof(*all));
-	all[at] = template;
+	memmove(&templates->all[at + 1], &templates->all[at],
+	    (templates->nr - at) * sizeof(templates->all[0]));
+	templates->all[at] = template;
 	templates->nr++;
 }
 
@@ -130,13 +127,11 @@ check_available(const struct supervisor *sup, char *why, size_t why_bytes)
 struct template *const *
 templates_all(const struct supervisor *sup, size_t *ret_nr, char *why, size_t why_bytes)
 {
-	static struct template *const none[1];
-
 	*ret_nr = 0;
 	if (check_available(sup, why, why_bytes) < 0)
 		return NULL;
 	*ret_nr = sup->templates->nr;
-	return *ret_nr > 0 ? sup->templates->all : none;
+	return sup->templates->all;
 }
 
 static int
@@ -386,8 +381,9 @@ template_do(struct supervisor *sup, const char *name, enum template_event event,
 	struct template *template;
 	int r = find(sup, name, &template, why, why_bytes);
 
-	if (r == 0)
-		r = template_step(sup, template, event, NULL, why, why_bytes);
+	if (template == NULL)
+		return r;
+	r = template_step(sup, template, event, NULL, why, why_bytes);
 	if (r < 0)
 		return r;
 	*ret_state = template->state;

@@ -6,11 +6,11 @@
 #include "supervisor/template.h"
 
 struct templates {
-	int dir;	       /* owned; STATE-DIR/templates; -1: not at hand */
-	int lock;	       /* owned; held while this pagerd owns the directory */
-	char why[512];	       /* why not */
-	struct template **all; /* owned, as is each; sorted by name */
+	int dir;       /* owned; STATE-DIR/templates; -1: not at hand */
+	int lock;      /* owned; held while this pagerd owns the directory */
+	char why[512]; /* why not */
 	size_t nr;
+	struct template *all[TEMPLATE_MAX]; /* each owned; sorted by name */
 };
 
 /* template.c */
@@ -21,6 +21,7 @@ void template_free(struct template *template);
 void template_spec_fini(struct template_spec *spec);
 /* Its place, or the place where it would be and false. */
 bool templates_search(const struct templates *templates, const char *name, size_t *ret_at);
+/* There is room for it. */
 void templates_insert(struct templates *templates, struct template *template);
 void templates_remove(struct templates *templates, const char *name);
 

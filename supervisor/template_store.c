@@ -16,6 +16,7 @@
 #include "supervisor/template_impl.h"
 #include "supervisor/why.h"
 
+#define LOCK		 ".lock" /* the name of no template */
 #define TAIL		 ".json"
 #define FILE_NAME_BYTES	 (TEMPLATE_NAME_BYTES + sizeof(TAIL))
 #define MAX_RECORD_BYTES (64U << 10) /* two paths in which every byte is escaped */
@@ -115,14 +116,18 @@ load_all(struct supervisor *sup)
 	if (dir == NULL)
 		return -errno;
 	fd = -1; /* closedir() closes it */
-	while ((errno = 0, entry = readdir(dir)) != NULL) {
-		if (name_of(entry->d_name, name))
+	int r = 0;
+	while (r == 0 && (errno = 0, entry = readdir(dir)) != NULL) {
+		if (name_of(entry->d_name, name) && sup->templates->nr == TEMPLATE_MAX)
+			r = -E2BIG;
+		else if (name_of(entry->d_name, name))
 			load(sup, name);
 		else if (entry->d_name[0] != '.' && strcmp(entry->d_name, STATEFILE_NEW) != 0)
 			log_warning("templates: %s/templates/%s: not ours; left alone",
 			    sup->options.state_dir, entry->d_name);
 	}
-	int r = -errno;
+	if (r == 0)
+		r = -errno;
 	closedir(dir);
 	return r;
 }
@@ -131,12 +136,12 @@ load_all(struct supervisor *sup)
 
 /* Two that keep one set of templates would not know of each other's forks. */
 static int
-take_lock(struct templates *templates, int state_dir)
+take_lock(struct templates *templates)
 {
 	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
 	templates->lock =
-	    openat(state_dir, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	    openat(templates->dir, LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (templates->lock < 0)
 		return -errno;
 	if (fcntl(templates->lock, F_SETLK, &whole) == 0)
@@ -165,9 +170,9 @@ open_dirs(struct supervisor *sup)
 	int r = open_state_dir(sup->options.state_dir, &dir);
 
 	if (r == 0)
-		r = take_lock(templates, dir);
-	if (r == 0)
 		r = statefile_open_dir(dir, "templates", &templates->dir);
+	if (r == 0)
+		r = take_lock(templates);
 	return r == 0 ? load_all(sup) : r;
 }
 
@@ -194,6 +199,9 @@ templates_open(struct supervisor *sup)
 		why_set(templates->why, sizeof(templates->why), r,
 		    "%s/templates belongs to another user; give this pagerd another --state-dir",
 		    path);
+	else if (r == -E2BIG)
+		why_set(templates->why, sizeof(templates->why), r,
+		    "%s/templates has more than %u records; remove some", path, TEMPLATE_MAX);
 	else
 		why_set(templates->why, sizeof(templates->why), r, "%s: %s", path, strerror(-r));
 	log_warning("templates: %s; there are none until the next start", templates->why);
@@ -208,7 +216,6 @@ templates_close(struct supervisor *sup)
 		return;
 	for (size_t i = 0; i < templates->nr; i++)
 		template_free(templates->all[i]);
-	free(templates->all);
 	fd_closep(&templates->dir);
 	fd_closep(&templates->lock);
 	free(templates);

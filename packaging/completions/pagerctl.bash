@@ -9,6 +9,7 @@ versions:versions that are installed or running
 sessions:the sessions
 create:create a session that serves IMAGE, or that is a fork of a template
 show:everything about one session
+pages:how each page of a session is: absent, clean, dirty, removed
 close:end a session
 complete:fill all its memory, then let the VM go without a pager
 drain:give a version no new sessions; it exits with the last
@@ -42,7 +43,7 @@ END
 --template:the template that it is a fork of, instead of IMAGE
 --record:record the order in which its guest touches its pages, beside the image
 --hot-list:pages that a restore touches first, in order (default of a session: IMAGE.hot)
---prefetch:whether the hot list is replayed: on (the default), off; of a session also sequential, all of the image without a list
+--prefetch:whether the hot list is replayed: on (the default), off, or sequential, all of the image without a list
 --cache-key:images of one key are the same (default: the file)
 --vmm-uid:user that may connect to the session (default: yours; restore by root: Firecracker's)
 --vmm-gid:group of the session's socket (default: yours)
@@ -57,6 +58,13 @@ END
 	show) cat <<'END'
 --wait:until it is opened, serving, graduated or closed
 --timeout:give up after this long, such as 500ms, 5s or 2m
+END
+	;;
+	pages) cat <<'END'
+--dirty:only those that a snapshot must have: dirty, or perhaps so
+--new:take a new picture, which the next one can start from
+--since:dirty since the picture of that number, which must be the last new one
+--raw:bitmaps into FILE, or - for the standard output; see pagerd-api(7)
 END
 	;;
 	complete) cat <<'END'
@@ -94,7 +102,7 @@ END
 --template:the template that it is a fork of, instead of IMAGE
 --record:record the order in which its guest touches its pages, beside the image
 --hot-list:pages that a restore touches first, in order (default of a session: IMAGE.hot)
---prefetch:whether the hot list is replayed: on (the default), off; of a session also sequential, all of the image without a list
+--prefetch:whether the hot list is replayed: on (the default), off, or sequential, all of the image without a list
 --cache-key:images of one key are the same (default: the file)
 --vmm-uid:user that may connect to the session (default: yours; restore by root: Firecracker's)
 --vmm-gid:group of the session's socket (default: yours)
@@ -127,7 +135,7 @@ END
 	;;
 	template) cat <<'END'
 --hot-list:pages that a restore touches first, in order (default of a session: IMAGE.hot)
---prefetch:whether the hot list is replayed: on (the default), off; of a session also sequential, all of the image without a list
+--prefetch:whether the hot list is replayed: on (the default), off, or sequential, all of the image without a list
 --cache-key:images of one key are the same (default: the file)
 END
 	;;
@@ -182,6 +190,10 @@ _pagerctl_value()
 	create:--cluster-max) echo any ;;
 	show:--wait) echo words opened serving graduated closed ;;
 	show:--timeout) echo any ;;
+	pages:--dirty) echo none ;;
+	pages:--new) echo none ;;
+	pages:--since) echo any ;;
+	pages:--raw) echo file ;;
 	complete:--join) echo none ;;
 	complete:--timeout) echo any ;;
 	drain:--wait) echo none ;;
@@ -244,6 +256,7 @@ _pagerctl_argument()
 	case $1:$2 in
 	create:0) echo file ;;
 	show:0) echo sessions ;;
+	pages:0) echo sessions ;;
 	close:0) echo sessions ;;
 	complete:0) echo sessions ;;
 	drain:0) echo versions ;;

@@ -16,7 +16,7 @@ complete -c pagerctl -n '__fish_seen_subcommand_from create' -l instance -d 'the
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l template -d 'the template that it is a fork of, instead of IMAGE' -x -a '(pagerctl completion templates 2>/dev/null)'
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l record -d 'record the order in which its guest touches its pages, beside the image'
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l hot-list -d 'pages that a restore touches first, in order (default of a session: IMAGE.hot)' -r -F
-complete -c pagerctl -n '__fish_seen_subcommand_from create' -l prefetch -d 'whether the hot list is replayed: on (the default), off; of a session also sequential, all of the image without a list' -x -a 'on off sequential'
+complete -c pagerctl -n '__fish_seen_subcommand_from create' -l prefetch -d 'whether the hot list is replayed: on (the default), off, or sequential, all of the image without a list' -x -a 'on off sequential'
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l cache-key -d 'images of one key are the same (default: the file)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l vmm-uid -d 'user that may connect to the session (default: yours; restore by root: Firecracker\'s)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l vmm-gid -d 'group of the session\'s socket (default: yours)' -x
@@ -30,6 +30,12 @@ complete -c pagerctl -n __fish_use_subcommand -a show -d 'everything about one s
 complete -c pagerctl -n '__fish_seen_subcommand_from show' -x -a '(pagerctl completion sessions 2>/dev/null)'
 complete -c pagerctl -n '__fish_seen_subcommand_from show' -l wait -d 'until it is opened, serving, graduated or closed' -x -a 'opened serving graduated closed'
 complete -c pagerctl -n '__fish_seen_subcommand_from show' -l timeout -d 'give up after this long, such as 500ms, 5s or 2m' -x
+complete -c pagerctl -n __fish_use_subcommand -a pages -d 'how each page of a session is: absent, clean, dirty, removed'
+complete -c pagerctl -n '__fish_seen_subcommand_from pages' -x -a '(pagerctl completion sessions 2>/dev/null)'
+complete -c pagerctl -n '__fish_seen_subcommand_from pages' -l dirty -d 'only those that a snapshot must have: dirty, or perhaps so'
+complete -c pagerctl -n '__fish_seen_subcommand_from pages' -l new -d 'take a new picture, which the next one can start from'
+complete -c pagerctl -n '__fish_seen_subcommand_from pages' -l since -d 'dirty since the picture of that number, which must be the last new one' -x
+complete -c pagerctl -n '__fish_seen_subcommand_from pages' -l raw -d 'bitmaps into FILE, or - for the standard output; see pagerd-api(7)' -r -F
 complete -c pagerctl -n __fish_use_subcommand -a close -d 'end a session'
 complete -c pagerctl -n '__fish_seen_subcommand_from close' -x -a '(pagerctl completion sessions 2>/dev/null)'
 complete -c pagerctl -n __fish_use_subcommand -a complete -d 'fill all its memory, then let the VM go without a pager'
@@ -61,7 +67,7 @@ complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l instance -d 'th
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l template -d 'the template that it is a fork of, instead of IMAGE' -x -a '(pagerctl completion templates 2>/dev/null)'
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l record -d 'record the order in which its guest touches its pages, beside the image'
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l hot-list -d 'pages that a restore touches first, in order (default of a session: IMAGE.hot)' -r -F
-complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l prefetch -d 'whether the hot list is replayed: on (the default), off; of a session also sequential, all of the image without a list' -x -a 'on off sequential'
+complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l prefetch -d 'whether the hot list is replayed: on (the default), off, or sequential, all of the image without a list' -x -a 'on off sequential'
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l cache-key -d 'images of one key are the same (default: the file)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l vmm-uid -d 'user that may connect to the session (default: yours; restore by root: Firecracker\'s)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l vmm-gid -d 'group of the session\'s socket (default: yours)' -x
@@ -93,7 +99,7 @@ complete -c pagerctl -n '__fish_seen_subcommand_from template' -x -a 'list show 
 complete -c pagerctl -n '__fish_seen_subcommand_from template' -x -a '(pagerctl completion templates 2>/dev/null)'
 complete -c pagerctl -n '__fish_seen_subcommand_from template' -r -F
 complete -c pagerctl -n '__fish_seen_subcommand_from template' -l hot-list -d 'pages that a restore touches first, in order (default of a session: IMAGE.hot)' -r -F
-complete -c pagerctl -n '__fish_seen_subcommand_from template' -l prefetch -d 'whether the hot list is replayed: on (the default), off; of a session also sequential, all of the image without a list' -x -a 'on off sequential'
+complete -c pagerctl -n '__fish_seen_subcommand_from template' -l prefetch -d 'whether the hot list is replayed: on (the default), off, or sequential, all of the image without a list' -x -a 'on off sequential'
 complete -c pagerctl -n '__fish_seen_subcommand_from template' -l cache-key -d 'images of one key are the same (default: the file)' -x
 complete -c pagerctl -n __fish_use_subcommand -a doctor -d 'what is missing on this host, and the remedy'
 complete -c pagerctl -n '__fish_seen_subcommand_from doctor' -l vmm-uid -d 'user that may connect to the session (default: yours; restore by root: Firecracker\'s)' -x

@@ -252,7 +252,7 @@ def bad_requests():
         tap.is_(pager.error_of("POST", "/templates/none/promote")[0], 404, "none to promote: 404")
         tap.is_(pager.error_of("DELETE", "/templates/none")[0], 404, "none to delete: 404")
         tap.is_(sorted(os.listdir(os.path.join(pager.state, "templates"))),
-                sorted(["A.b_c-1.json", "x" * 64 + ".json"]), "no other record was written")
+                sorted([".lock", "A.b_c-1.json", "x" * 64 + ".json"]), "no other record was written")
 
 
 CLIENT = """import http.client, os, socket, sys

@@ -240,6 +240,25 @@ test_no_room(void)
 	is_int(put("t", "new"), 0, "what can be written is changed");
 }
 
+/* One more than there may be: which of them counts nobody can say. */
+static void
+test_too_many_records(void)
+{
+	int dir = fd_dup(rig.sup.templates->dir);
+	int fd = openat(dir, "more.json", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	templates_close(&rig.sup);
+	templates_open(&rig.sup);
+	ok(act("n0", TEMPLATE_EV_PROMOTE) == -ENODEV && strstr(rig.why, "more than 1024 records"),
+	    "too many records: %s", rig.why);
+	is_int(unlinkat(dir, "more.json", 0), 0, "one is removed");
+	close(fd);
+	close(dir);
+	templates_close(&rig.sup);
+	templates_open(&rig.sup);
+	is_int((intmax_t)rig.sup.templates->nr, TEMPLATE_MAX, "then they are there");
+}
+
 static void
 test_limit(void)
 {
@@ -256,6 +275,7 @@ test_limit(void)
 		if (strcmp(rig.sup.templates->all[i - 1]->name, rig.sup.templates->all[i]->name) >=
 		    0)
 			ok(false, "they are in order");
+	test_too_many_records();
 	while (r != 0 && rig.sup.templates->nr > 0)
 		if (act(rig.sup.templates->all[0]->name, TEMPLATE_EV_DELETE) < 0)
 			abort();
@@ -281,7 +301,7 @@ main(void)
 	test_no_room();
 	test_limit();
 	templates_close(&rig.sup);
-	snprintf(path, sizeof(path), "%s/lock", state);
+	snprintf(path, sizeof(path), "%s/templates/.lock", state);
 	unlink(path);
 	snprintf(path, sizeof(path), "%s/templates", state);
 	ok(rmdir(path) == 0 && rmdir(state) == 0, "no record is left behind");
