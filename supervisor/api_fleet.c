@@ -96,6 +96,28 @@ sandbox_json(uint32_t bits)
 	return list;
 }
 
+/* What a version's live sessions do: how many are in each state, and how many raise alarms. */
+static void
+put_states(json_t *json, const struct sessions *sessions, const char *version)
+{
+	json_t *states = json_object();
+	uint64_t alarmed = 0;
+	struct list *pos;
+
+	list_for_each(pos, &sessions->all) {
+		const struct session *session = list_entry(pos, struct session, link);
+		const char *word = session_state_word(session->state);
+		const json_t *old = json_object_get(states, word);
+
+		if (!session_is_live(session) || strcmp(session->version, version) != 0)
+			continue;
+		json_put_u64(states, word, (uint64_t)json_integer_value(old) + 1);
+		alarmed += session->alarms != 0;
+	}
+	json_put(json, "states", states);
+	json_put_u64(json, "alarmed", alarmed);
+}
+
 static json_t *
 version_json(const struct version_info *info)
 {
@@ -124,8 +146,12 @@ api_versions(struct api_call *call)
 	size_t n = fleet_versions(&call->sup->fleet, infos, MAX_VERSIONS);
 	json_t *json = json_object(), *list = json_array();
 
-	for (size_t i = 0; i < n; i++)
-		json_array_append_new(list, version_json(&infos[i]));
+	for (size_t i = 0; i < n; i++) {
+		json_t *row = version_json(&infos[i]);
+
+		put_states(row, &call->sup->sessions, infos[i].version);
+		json_array_append_new(list, row);
+	}
 	if (call->sup->fleet.current[0])
 		json_put_text(json, "current", call->sup->fleet.current);
 	else

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* status, versions, upgrade, stats. */
+/* versions, upgrade, stats. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -12,8 +12,8 @@
 #define UPGRADE_HANDOFF_MS UINT64_C(3600000)
 #define NANOS_SUFFIX	   "_nanos"
 
-static enum table_colour
-version_colour(const char *state)
+enum table_colour
+ctl_version_colour(const char *state)
 {
 	if (strcmp(state, "ready") == 0)
 		return TABLE_GOOD;
@@ -72,7 +72,7 @@ print_versions(const struct ctl *ctl, const json_t *json)
 			table_add(&table, TABLE_BAD, "%s, retry in %s", state,
 			    text_nanos(buf, retry_ms * NS_PER_MS));
 		else
-			table_add(&table, version_colour(state), "%s", state);
+			table_add(&table, ctl_version_colour(state), "%s", state);
 		add_pid(&table, v);
 		table_add(&table, TABLE_PLAIN, "%s", text_count(buf, ctl_u64(v, "sessions")));
 		table_add(&table, TABLE_PLAIN, "%s",
@@ -102,70 +102,6 @@ ctl_versions(const struct ctl *ctl)
 		print_versions(ctl, json);
 	json_decref(json);
 	return EXITCODE_OK;
-}
-
-static void
-print_controller(const json_t *controller)
-{
-	char running[TEXT_BYTES], waiting[TEXT_BYTES], done[TEXT_BYTES], failed[TEXT_BYTES];
-
-	if (!ctl_u64(controller, "enabled")) {
-		puts("  controller  off");
-		return;
-	}
-	printf("  controller  on%s: %s under way, %s waiting; %s graduated, %s failed\n",
-	    ctl_u64(controller, "paused") ? ", paused by memory pressure" : "",
-	    text_count(running, ctl_u64(controller, "in_flight")),
-	    text_count(waiting, ctl_u64(controller, "waiting")),
-	    text_count(done, ctl_u64(controller, "graduated")),
-	    text_count(failed, ctl_u64(controller, "failed")));
-}
-
-static void
-print_status(const struct ctl *ctl, const json_t *all)
-{
-	const json_t *health = json_object_get(all, "health");
-	const json_t *versions = json_object_get(all, "versions");
-	const char *current = ctl_text(versions, "current");
-	char up[TEXT_BYTES], sessions[TEXT_BYTES], workers[TEXT_BYTES];
-
-	printf("pagerd %s is %s on %s\n", ctl_text(health, "version"), ctl_text(health, "status"),
-	    ctl->socket_path);
-	printf("  up          %s\n", text_nanos(up, ctl_u64(health, "uptime_ms") * NS_PER_MS));
-	printf("  current     %s\n", *current ? current : "none: no version is installed");
-	if (strcmp(ctl_text(health, "backend"), "file") == 0)
-		puts("  backend     file: no sessions are made; VMMs map their images");
-	printf("  workers     %s\n", text_count(workers, ctl_u64(health, "workers")));
-	printf("  sessions    %s\n", text_count(sessions, ctl_u64(health, "sessions")));
-	print_controller(json_object_get(all, "controller"));
-	putchar('\n');
-	print_versions(ctl, versions);
-}
-
-enum exitcode
-ctl_status(const struct ctl *ctl)
-{
-	json_t *all = json_object(), *json;
-	enum exitcode code = ctl_get(ctl, "/health", &json);
-
-	if (code == EXITCODE_OK) {
-		json_object_set_new(all, "health", json);
-		code = ctl_get(ctl, "/versions", &json);
-	}
-	if (code == EXITCODE_OK) {
-		json_object_set_new(all, "versions", json);
-		code = ctl_get(ctl, "/stats", &json);
-	}
-	if (code == EXITCODE_OK) {
-		json_object_set(all, "controller", json_object_get(json, "controller"));
-		json_decref(json);
-		if (ctl->json)
-			ctl_print_json(all);
-		else
-			print_status(ctl, all);
-	}
-	json_decref(all);
-	return code;
 }
 
 enum exitcode

@@ -10,6 +10,7 @@
 
 #include "common/exitcode.h"
 #include "supervisor/ctl/client.h"
+#include "supervisor/ctl/text.h"
 
 #define CTL_DEFAULT_SOCKET "/run/pagerd/admin.sock"
 #define CTL_MAX_ARGS	   32
@@ -97,6 +98,8 @@ void ctl_suggest(const struct ctl *ctl, const char *target, const char *word);
 enum exitcode ctl_post_version(
     const struct ctl *ctl, const char *target, uint64_t wait_ms, json_t **ret);
 
+/* Of a worker's state. */
+enum table_colour ctl_version_colour(const char *state);
 /* What came of a hand-over, and its exit code. */
 enum exitcode ctl_print_moved(const struct ctl *ctl, const json_t *json);
 

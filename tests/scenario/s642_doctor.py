@@ -2,44 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan
 """pagerctl doctor: what it finds of a host and of a pagerd, and its remedies."""
-import http.server
 import json
 import os
-import socketserver
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import answers  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
 
 OK, FAILED, USAGE = range(3)
-
-
-class Answers(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Something that answers as a pagerd in a bad way would."""
-    daemon_threads = True
-
-    def __init__(self, path, answers):
-        self.answers = answers
-        super().__init__(path, Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        answer = self.server.answers.get(self.path)
-        text = json.dumps(answer or {"code": "not-found", "error": "no"}).encode()
-        self.send_response(200 if answer else 404)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def address_string(self):
-        return "unix"
-
-    def log_message(self, format, *args):
-        pass
 
 
 def findings(done):
@@ -86,7 +58,7 @@ def in_a_bad_way():
     with pagerd.Pagerd() as pager:
         path = os.path.join(pager.dir, "other.sock")
         session = {"outcome": None, "version": "0.0.1", "image": "/i"}
-        answers = {
+        told = {
             "/health": {"status": "ok", "version": "0.0.1\033[31m", "uptime_ms": 5},
             "/versions": {"current": "", "versions": [
                 {"version": "0.0.1", "installed": False, "sessions": 2, "retry_in_ms": 0},
@@ -98,7 +70,7 @@ def in_a_bad_way():
             "/config": {"options": {
                 "image-root": {"value": ["/no/such/root"]}, "backend": {"value": "file"},
                 "max-sessions": {"value": "4000000"}}}}
-        with Answers(path, answers) as server:
+        with answers.Answers(path, told) as server:
             done = pager.ctl("--socket", path, "--json", "doctor")
             tap.is_(done.returncode, FAILED, "all of it wrong: 1")
             for row in (("pagerd", "warn", "an upgrade has not been finished", "restart"),
@@ -114,10 +86,10 @@ def in_a_bad_way():
                 has(done, *row)
             tap.ok("\033" not in pager.ctl("--socket", path, "doctor").stdout,
                    "a terminal is told nothing by it")
-            answers["/config"]["options"] = {"image-root": {"value": []}}
+            told["/config"]["options"] = {"image-root": {"value": []}}
             has(pager.ctl("--socket", path, "--json", "doctor"), "images", "fail",
                 "pagerd has no image root")
-            answers.clear()
+            told.clear()
             has(pager.ctl("--socket", path, "--json", "doctor"), "pagerd", "fail", "no answer on")
             server.shutdown()
 

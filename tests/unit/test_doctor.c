@@ -33,6 +33,8 @@ put(const char *path, const char *text)
 		*p = '/';
 	}
 	f = fopen(name, "we");
+	if (!f)
+		abort();
 	fputs(text, f);
 	fclose(f);
 	free(name);

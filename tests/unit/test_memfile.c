@@ -114,8 +114,7 @@ test_empty(void)
 	    "{\"regions\":[{" REGION "[[7,16]]}]}",
 	    "{\"regions\":[{" REGION "[[\"removed\",16]]},{" REGION "[[\"clean\",1]]}]}",
 	    "{\"regions\":[{\"page_size\":0,\"offset\":0,\"size\":65536,\"runs\":[[\"removed\",16]]}]}",
-	    "{\"regions\":[{\"page_size\":4096,\"offset\":4096,\"size\":65536,"
-	    "\"runs\":[[\"removed\",16]]}]}",
+	    "{\"regions\":[{\"offset\":4096,\"page_size\":4096,\"size\":65536,\"runs\":[]}]}",
 	};
 	uint64_t bytes = 0;
 	bool made;
