@@ -136,9 +136,6 @@ struct handoff_result;
 /* How many sessions were moved, and why others were not. */
 void api_handoff_put(json_t *json, const struct handoff_result *result);
 
-/* The status of an error of template.h, and its word. */
-int api_template_error(int error, const char **ret_code);
-
 /* The session of the path, or NULL and a 404. */
 struct session *api_find_session(struct api_call *call);
 

@@ -101,7 +101,7 @@ create_from(struct api_call *call, const json_t *json)
 	}
 	if (!fill_owner(call, &create))
 		return;
-	if (strcmp(call->sup->options.backend, "file") == 0) {
+	if (supervisor_maps_files(call->sup)) {
 		r = api_backend_file(call, &create.session, why, sizeof(why));
 		if (r < 0)
 			refuse_create(call, r, why);

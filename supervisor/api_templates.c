@@ -66,8 +66,8 @@ template_and_forks_json(const struct supervisor *sup, const struct template *tem
 	return json;
 }
 
-int
-api_template_error(int error, const char **ret_code)
+static void
+refuse(struct api_call *call, int error, const char *why)
 {
 	static const struct {
 		int error, status;
@@ -91,21 +91,14 @@ api_template_error(int error, const char **ret_code)
 	    {ENODEV, 503, "resources"},
 	};
 
+	int status = 500;
+	const char *code = "failed";
+
 	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		if (map[i].error == -error) {
-			*ret_code = map[i].code;
-			return map[i].status;
+			status = map[i].status;
+			code = map[i].code;
 		}
-	*ret_code = "failed";
-	return 500;
-}
-
-static void
-refuse(struct api_call *call, int error, const char *why)
-{
-	const char *code;
-	int status = api_template_error(error, &code);
-
 	api_error(call->req, status, code, "%s", why);
 }
 

@@ -224,7 +224,7 @@ compat_session_create(struct api_call *call)
 		    call->control->version);
 		return;
 	}
-	if (strcmp(call->sup->options.backend, "file") == 0) {
+	if (supervisor_maps_files(call->sup)) {
 		say(call->req, 503, "the backend is switched to file: map the image instead");
 		return;
 	}

@@ -59,6 +59,8 @@ statefile_replace(int dir, const char *name, const char *text)
 	if (fd < 0)
 		return -errno;
 	r = write_all(fd, text, strlen(text));
+	/* Only begun: what follows does not wait for it. */
+	sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 	if (r == 0 && renameat(dir, STATEFILE_NEW, dir, name) < 0)
 		r = -errno;
 	if (r < 0)

@@ -5,6 +5,7 @@
 #define SUPERVISOR_SUPERVISOR_H
 
 #include <ev.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include "supervisor/controller.h"
@@ -68,6 +69,13 @@ int supervisor_init(struct supervisor *sup, struct options *options, int argc, c
 /* Says that we are ready, and serves until a signal says stop. */
 void supervisor_run(struct supervisor *sup);
 void supervisor_fini(struct supervisor *sup);
+
+/* No session is made: VMMs are to map their images. */
+static inline bool
+supervisor_maps_files(const struct supervisor *sup)
+{
+	return strcmp(sup->options.backend, "file") == 0;
+}
 
 /* Puts options that were changed in force; most are read where they are used. */
 static inline void
