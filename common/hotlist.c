@@ -260,3 +260,89 @@ hotlist_merge(
 		hotlist_fini(ret);
 	return r;
 }
+
+/* --- Neighbours ------------------------------------------------------------------- */
+
+/* Runs by their pages: where each is in that order, and which is there. */
+struct by_page {
+	uint64_t *words;   /* owned; first page << 32 | run, sorted */
+	uint64_t *scratch; /* owned; then the place of each run */
+};
+
+static int
+sort_runs(const struct hotlist *list, struct by_page *order)
+{
+	order->words = calloc(list->nr_runs + 1, sizeof(*order->words));
+	order->scratch = calloc(list->nr_runs + 1, sizeof(*order->scratch));
+	if (order->words == NULL || order->scratch == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < list->nr_runs; i++)
+		order->words[i] = (uint64_t)list->runs[i].first << 32 | i;
+	sort_words(order->words, order->scratch, list->nr_runs);
+	for (size_t i = 0; i < list->nr_runs; i++)
+		order->scratch[order->words[i] & UINT32_MAX] = i;
+	return 0;
+}
+
+/* The run at that place, if it was not taken (nr 0) and there are no more than left pages. */
+static struct hotlist_run *
+neighbour(struct hotlist *list, const struct by_page *order, size_t at, uint32_t left)
+{
+	struct hotlist_run *run;
+
+	if (at >= list->nr_runs)
+		return NULL;
+	run = &list->runs[order->words[at] & UINT32_MAX];
+	return run->nr != 0 && run->nr <= left ? run : NULL;
+}
+
+/* All that is next to the run and was not taken, with it. */
+static struct hotlist_run
+gather(struct hotlist *list, const struct by_page *order, size_t i, uint32_t most)
+{
+	struct hotlist_run all = list->runs[i], *next;
+	size_t low = order->scratch[i], high = low;
+
+	list->runs[i].nr = 0;
+	while (all.nr < most && (next = neighbour(list, order, high + 1, most - all.nr)) != NULL &&
+	    next->first == (uint64_t)all.first + all.nr) {
+		all.nr += next->nr;
+		next->nr = 0;
+		high++;
+	}
+	while (all.nr < most && low > 0 &&
+	    (next = neighbour(list, order, low - 1, most - all.nr)) != NULL &&
+	    (uint64_t)next->first + next->nr == all.first) {
+		all.first = next->first;
+		all.nr += next->nr;
+		next->nr = 0;
+		low--;
+	}
+	return all;
+}
+
+int
+hotlist_coalesce(struct hotlist *list, uint32_t most)
+{
+	struct by_page order = {0};
+	int r = sort_runs(list, &order);
+	size_t kept = 0;
+
+	for (size_t i = 0; i < list->nr_runs && r == 0; i++) {
+		/* The places up to this one are needed no more. */
+		if (list->runs[i].nr != 0) {
+			struct hotlist_run all = gather(list, &order, i, most);
+
+			order.scratch[kept] = (uint64_t)all.first << 32 | all.nr;
+			kept++;
+		}
+	}
+	for (size_t i = 0; i < kept; i++)
+		list->runs[i] = (struct hotlist_run){
+		    (uint32_t)(order.scratch[i] >> 32), (uint32_t)order.scratch[i]};
+	if (r == 0)
+		list->nr_runs = kept;
+	free(order.words);
+	free(order.scratch);
+	return r;
+}

@@ -203,6 +203,8 @@ prepare_list(struct session *session, const struct peer *peer, const char *named
 		prefetch->path = path;
 		path = NULL;
 		prefetch->sample = list.nr_pages >= PREFETCH_SAMPLE_OF ? PREFETCH_SAMPLE : 0;
+		/* Without memory they come one by one. */
+		(void)hotlist_coalesce(&list, PREFETCH_GATHER_PAGES);
 		plan(session, &list);
 		hotlist_fini(&list);
 		return;

@@ -20,6 +20,9 @@ struct supervisor;
 /* What stands behind an image's name in that of the list that belongs to it. */
 #define PREFETCH_SUFFIX ".hot"
 
+/* Neighbours of a list that are copied together, as far as they are in it. */
+#define PREFETCH_GATHER_PAGES 16U
+
 /* One page in so many is left to faults, of a list that is long enough for that to say
  * anything: see trace_is_left_out(). */
 #define PREFETCH_SAMPLE	   128U

@@ -191,6 +191,53 @@ test_merge_repeats(void)
 	hotlist_fini(&lists[1]);
 }
 
+static void
+test_coalesce(void)
+{
+	static const struct hotlist_run jumbled[] = {
+	    {10, 1}, {50, 2}, {9, 1}, {3, 1}, {12, 2}, {52, 1}, {11, 1}, {2, 1}, {60, 30}};
+	static const struct hotlist_run together[] = {{9, 5}, {50, 3}, {2, 2}, {60, 30}};
+	static const struct hotlist_run by_two[] = {
+	    {10, 2}, {50, 2}, {9, 1}, {2, 2}, {12, 2}, {52, 1}, {60, 30}};
+	struct hotlist list;
+
+	make(&list, jumbled, LENGTH(jumbled));
+	is_int(hotlist_coalesce(&list, 16), 0, "neighbours in no order");
+	ok(is_runs(&list, together, LENGTH(together)) && list.nr_pages == 40,
+	    "come with the first of them");
+	hotlist_fini(&list);
+	make(&list, jumbled, LENGTH(jumbled));
+	is_int(hotlist_coalesce(&list, 2), 0, "two at most");
+	ok(is_runs(&list, by_two, LENGTH(by_two)), "larger runs stay as they are");
+	hotlist_fini(&list);
+	make(&list, NULL, 0);
+	is_int(hotlist_coalesce(&list, 16), 0, "none");
+	hotlist_fini(&list);
+}
+
+/* Whatever the order, no page is lost and none comes later. */
+static void
+test_coalesce_all(void)
+{
+	struct hotlist list;
+	uint64_t at = 1, pages = 0;
+	bool sorted = true;
+
+	make(&list, NULL, 0);
+	for (unsigned i = 0; i < 4096; i++) {
+		at = (at * 1229 + 3) % 4096; /* each once */
+		if (hotlist_add(&list, at, 1) < 0)
+			abort();
+	}
+	is_int(hotlist_coalesce(&list, 4096), 0, "all pages of a range, in disorder");
+	for (size_t i = 0; i < list.nr_runs; i++) {
+		sorted = sorted && list.runs[i].nr == 4096;
+		pages += list.runs[i].nr;
+	}
+	ok(list.nr_runs == 1 && sorted && pages == 4096, "are one run");
+	hotlist_fini(&list);
+}
+
 static const struct hotlist_region regions[] = {{0, 8 * MIB}, {32 * MIB, 32 * MIB}};
 
 static void
@@ -273,6 +320,8 @@ main(void)
 	test_stale();
 	test_merge();
 	test_merge_repeats();
+	test_coalesce();
+	test_coalesce_all();
 	test_hpl1();
 	test_log();
 	return done();
