@@ -5,6 +5,7 @@
 #include "supervisor/api_route.h"
 #include "supervisor/recording.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/template.h"
 
 struct body {
 	const char *path;
@@ -44,11 +45,25 @@ refuse(struct api_call *call, int error, const char *why)
 	}
 }
 
+/* Where it goes that its client does not say: NULL is beside the image. */
+static const char *
+list_of_template(struct session *session)
+{
+	const struct template *template;
+	char why[API_WHY_BYTES];
+
+	if (session->template[0] == '\0' ||
+	    template_find(session->sup, session->template, &template, why, sizeof(why)) < 0)
+		return NULL;
+	return template->spec.hot_list;
+}
+
 static void
 start(struct api_call *call, struct session *session, const char *path)
 {
 	char why[API_WHY_BYTES] = "";
-	int r = recording_start(session, &call->req->peer, path, why, sizeof(why));
+	int r = recording_start(session, &call->req->peer,
+	    path != NULL ? path : list_of_template(session), why, sizeof(why));
 
 	if (r < 0)
 		refuse(call, r, why);

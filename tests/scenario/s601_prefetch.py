@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import handshake  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
+import vmm  # noqa: E402
 
 PAGE = 4096
 HUGE = 2 << 20
@@ -263,6 +264,41 @@ def supervisor_restarts():
             tap.is_(guest.cmd("verify")["wrong"], 0, "the guest is right")
 
 
+def template():
+    """Forks share its list: one that is recorded writes it, the next replays it."""
+    with pagerd.Pagerd() as pager:
+        image = pager.image(size="8M", seed=4)
+        path = os.path.join(pager.images, "t.list")
+
+        def fork(name, **members):
+            session = pager.call("POST", "/sessions", dict(members, template="t", id=name))
+            guest = vmm.Vmm(image, socket=session["socket_path"])
+            pager.wait(name, "serving")
+            return guest
+
+        pager.call("PUT", "/templates/t", {"image": image.path, "hot_list": path})
+        pager.call("POST", "/templates/t/promote")
+        with fork("a", record=True) as guest:
+            guest.cmd("touch rand count=300")
+        pager.wait("a", "closed")
+        tap.is_(pager.show("a")["recording"]["path"], path, "a fork records to its template's list")
+        with fork("b"):
+            pager.log.wait(ENDED % "b")
+            prefetch = pager.show("b")["prefetch"]
+            tap.is_((prefetch["hot_list"], prefetch["filled"]), (path, 300), "and another replays it")
+            again = pager.call("POST", pager.path("b", "/record"))["recording"]["path"]
+            tap.is_(again, path, "or records to it later")
+        with fork("c", prefetch="off"):
+            tap.is_(pager.show("c")["prefetch"]["state"], "none", "unless a fork is told not to")
+        pager.wait("c", "closed")
+        pager.wait("b", "closed")
+        pager.call("POST", "/templates/t/demote")
+        pager.call("PUT", "/templates/t", {"image": image.path, "hot_list": path, "prefetch": "off"})
+        pager.call("POST", "/templates/t/promote")
+        with fork("d"):
+            tap.is_(pager.show("d")["prefetch"]["mode"], "off", "or the template is")
+
+
 def unreadable():
     """An image that cannot be read fails the prefetch, and nothing else."""
     with pagerd.Pagerd(worker_fault="IMAGE_READ:0!err") as pager:
@@ -280,4 +316,4 @@ def unreadable():
 
 if __name__ == "__main__":
     tap.run(unusable, by_key, bad_requests, unwritable, sequential, under_fire, overlays, completed,
-            switched_off, worker_dies, supervisor_restarts, unreadable)
+            switched_off, worker_dies, supervisor_restarts, template, unreadable)
