@@ -6,6 +6,7 @@
 has the guest's memory: of a guest that stands still and of one that runs, whoever dies."""
 import functools
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -128,6 +129,62 @@ def dies(point, nth, new=True):
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
 
 
+def dies_since(point):
+    """The same with a picture that starts from another, which the client has."""
+    with pagerd.Pagerd(worker_fault="%s:2!kill;" % point) as pager:
+        image = pager.image(size="8M", seed=57, holes=100)
+        with pager.restore(image, "a", vcpus=2, track=1) as guest:
+            snapshot = pages.Snapshot(image)
+            guest.cmd("write rand count=400 seed=1")
+            snapshot.apply(pages.ask(pager, "a", new=True), guest)
+            guest.cmd("write rand count=200 seed=2")
+            guest.cmd("discard rand count=100 seed=3")
+            tap.is_(pager.error_of("POST", "/sessions/a/pages?since=1")[:2], (503, "worker"),
+                    "%s, since picture 1: no picture" % point)
+            pager.log.wait("adopted by worker")
+            pager.wait("a", "serving")
+            guest.cmd("write rand count=50 seed=4")
+            picture = pages.ask(pager, "a", new=True, since=1)
+            tap.is_(picture["since"], 1, "asked again")
+            tap.ok(picture["pages"]["dirty"] < 500, "not all over again", picture["pages"])
+            snapshot.apply(picture, guest)
+            tap.is_(snapshot.differs(guest), [], "nothing that was written is missing")
+            tap.is_(guest.cmd("verify")["wrong"], 0, "right")
+
+
+def storm(engine):
+    """Workers die at any time under a guest that runs; pictures start from one another."""
+    with pagerd.Pagerd() as pager:
+        image = pager.image(size="16M", seed=58, holes=100)
+        with pager.restore(image, "a", engine=engine, vcpus=2, track=1) as guest:
+            snapshot, last = pages.Snapshot(image), None
+            guest.cmd("start rand write")
+            for i in range(8):
+                mark = pager.log.mark()
+                asked = pagerd.Pending(pages.ask, pager, "a", new=True, since=last)
+                os.kill(pager.worker_pid(), signal.SIGKILL)
+                pager.log.wait("adopted by worker", mark)
+                try:
+                    picture = asked.end()
+                    snapshot.apply(picture, guest)
+                    last = picture["picture"]
+                except pagerd.ApiError as error:
+                    # A picture that nobody got: everything since the last that was confirmed.
+                    if error.code == "stale":
+                        last = None
+                    elif error.status != 503:
+                        raise
+                guest.cmd("discard rand count=50 seed=%d" % i)
+                guest.cmd("pulse")
+            stopped = guest.cmd("stop")
+            tap.ok(stopped["wrong"] == 0 and stopped["loops"] > 0, engine + ": it ran", stopped)
+            pager.wait("a", "serving")
+            snapshot.apply(pages.ask(pager, "a", new=True, since=last), guest)
+            tap.is_(snapshot.differs(guest), [], "the snapshot is the guest's memory")
+            tap.is_(pager.show("a")["adoptions"], 8, "after eight deaths")
+            tap.is_(guest.cmd("verify")["wrong"], 0, "right")
+
+
 def unanswered():
     """A picture that its client never got: told again by who does not say that he has it."""
     with pagerd.Pagerd() as pager:
@@ -192,4 +249,7 @@ if __name__ == "__main__":
             *[part(dies, *at) for at in (
                 ("WRITE_AFTER_MARK", 40), ("FILL_AFTER_READ", 300), ("FILL_AFTER_MARK", 200),
                 ("FILL_AFTER_IOCTL", 200), ("EVENTS_AFTER_READ", 250), ("PICTURE_HELD", 1),
-                ("PICTURE_TAKEN", 1), ("PICTURE_ANSWER", 1))])
+                ("PICTURE_TAKEN", 1), ("PICTURE_ANSWER", 1))],
+            *[part(dies_since, point) for point in (
+                "PICTURE_HELD", "PICTURE_TAKEN", "PICTURE_ANSWER")],
+            *[part(storm, engine) for engine in vmm.engines()])
