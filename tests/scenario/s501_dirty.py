@@ -129,8 +129,8 @@ def dies(point, nth, new=True):
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
 
 
-def dies_since(point):
-    """The same with a picture that starts from another, which the client has."""
+def dies_since(point, is_confirmed):
+    """The same with a second picture, which starts from the first or from the image."""
     with pagerd.Pagerd(worker_fault="%s:2!kill;" % point) as pager:
         image = pager.image(size="8M", seed=57, holes=100)
         with pager.restore(image, "a", vcpus=2, track=1) as guest:
@@ -139,14 +139,20 @@ def dies_since(point):
             snapshot.apply(pages.ask(pager, "a", new=True), guest)
             guest.cmd("write rand count=200 seed=2")
             guest.cmd("discard rand count=100 seed=3")
-            tap.is_(pager.error_of("POST", "/sessions/a/pages?since=1")[:2], (503, "worker"),
-                    "%s, since picture 1: no picture" % point)
+            query = "?since=1" if is_confirmed else ""
+            tap.is_(pager.error_of("POST", "/sessions/a/pages" + query)[:2], (503, "worker"),
+                    "%s, second picture%s: none" % (point, query))
             pager.log.wait("adopted by worker")
             pager.wait("a", "serving")
             guest.cmd("write rand count=50 seed=4")
-            picture = pages.ask(pager, "a", new=True, since=1)
-            tap.is_(picture["since"], 1, "asked again")
-            tap.ok(picture["pages"]["dirty"] < 500, "not all over again", picture["pages"])
+            answer = pager.request("GET", "/sessions/a/pages?since=1")
+            if is_confirmed or point == "PICTURE_HELD":
+                tap.is_((answer.status, answer.json["since"]), (200, 1), "asked again, since 1")
+                picture = pages.ask(pager, "a", new=True, since=1)
+                tap.ok(picture["pages"]["dirty"] < 500, "not all over again", picture["pages"])
+            else:
+                tap.is_(answer.json["code"], "stale", "1 is not the last, which nobody got")
+                picture = pages.ask(pager, "a", new=True)
             snapshot.apply(picture, guest)
             tap.is_(snapshot.differs(guest), [], "nothing that was written is missing")
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
@@ -250,6 +256,6 @@ if __name__ == "__main__":
                 ("WRITE_AFTER_MARK", 40), ("FILL_AFTER_READ", 300), ("FILL_AFTER_MARK", 200),
                 ("FILL_AFTER_IOCTL", 200), ("EVENTS_AFTER_READ", 250), ("PICTURE_HELD", 1),
                 ("PICTURE_TAKEN", 1), ("PICTURE_ANSWER", 1))],
-            *[part(dies_since, point) for point in (
-                "PICTURE_HELD", "PICTURE_TAKEN", "PICTURE_ANSWER")],
+            *[part(dies_since, point, is_confirmed) for is_confirmed in (False, True)
+              for point in ("PICTURE_HELD", "PICTURE_TAKEN", "PICTURE_ANSWER")],
             *[part(storm, engine) for engine in vmm.engines()])

@@ -305,7 +305,7 @@ test_waits(void)
 		busy = pthread_mutex_trylock(lock);
 		if (busy == 0)
 			pthread_mutex_unlock(lock);
-	} while (busy == 0);
+	} while (busy == 0 && atomic_load(&rig.session.posted) == 0);
 	ok(atomic_load(&rig.session.posted) == 0, "nobody reads or fills, but one batch is out");
 	for (unsigned i = 0; i < NR_PAGES; i += 2)
 		page_set_flag(&rig.session.map, i, PAGE_F_DIRTY);
