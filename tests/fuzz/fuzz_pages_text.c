@@ -24,9 +24,11 @@ run(struct pages_text text, size_t (*next)(struct pages_text *, char *), size_t 
 	while ((n = next(&text, piece)) > 0) {
 		if (n > sizeof(piece))
 			abort();
-		all = realloc(all, used + n);
-		if (all == NULL)
+		char *grown = realloc(all, used + n);
+
+		if (grown == NULL)
 			abort();
+		all = grown;
 		memcpy(all + used, piece, n);
 		used += n;
 	}

@@ -50,9 +50,11 @@ run(struct pages_text *text, size_t (*next)(struct pages_text *, char *))
 
 	while ((n = next(text, piece)) > 0) {
 		a.is_bounded = a.is_bounded && n <= sizeof(piece);
-		a.bytes = realloc(a.bytes, a.used + n);
-		if (!a.bytes)
+		char *grown = realloc(a.bytes, a.used + n);
+
+		if (!grown)
 			abort();
+		a.bytes = grown;
 		memcpy(a.bytes + a.used, piece, n);
 		a.used += n;
 		a.pieces++;

@@ -65,11 +65,12 @@ send_with_fds(int sock, const char *data, size_t bytes, const int *fds, size_t n
 	    .msg_iov = &iov,
 	    .msg_iovlen = 1,
 	    .msg_control = control.bytes,
-	    .msg_controllen = CMSG_SPACE(nr_fds * sizeof(int)),
+	    .msg_controllen = sizeof(control.bytes),
 	};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 	ssize_t n;
 
+	msg.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(nr_fds * sizeof(int));
