@@ -198,6 +198,15 @@ fill_run(
 	return marked < run->nr ? FILL_STALE : FILL_DONE;
 }
 
+/* The one place where present is said of what the kernel may not have: zeros belong there, and a
+ * death turns them into zeros. */
+void
+fill_hole(struct session *s, const struct run *run)
+{
+	settle(s, run_map(run), run->nr, FILL_FOR_BACKGROUND);
+	session_count(s, COUNTER_PAGES_ZEROED, run->nr);
+}
+
 /* Zeros where the map says removed or present: the guest may write to them unnoticed, and what is
  * there is not the image's any more.  A removed page that is back must not be taken for empty by
  * who looks at the map after our death. */

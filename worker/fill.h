@@ -45,6 +45,10 @@ struct fill {
 enum fill_result fill_run(
     struct session *s, const struct run *run, const void *src, enum fill_why why, struct fill *ret);
 
+/* Settles the pages of run, which are a hole of the image, without asking the kernel: what faults
+ * on a present page gets, and what the kernel gives once nothing is registered, is zeros. */
+void fill_hole(struct session *s, const struct run *run);
+
 /* Answers a missing fault on a page that was populated or removed before: zeros. */
 enum fill_result fill_again(struct session *s, const struct run *page, struct fill *ret);
 

@@ -27,8 +27,8 @@
 #define BUFFER_BYTES  (UINT64_C(2) << 20)
 #define HUGE_BYTES    (UINT64_C(2) << 20)
 #define MAP_HUGE_2M   (21 << 26)
-/* Zero pages are mapped thirty times as fast as pages are copied. */
-#define HOLE_BYTES (UINT64_C(2) << 20)
+/* A hole is settled in the map alone. */
+#define HOLE_BYTES (UINT64_C(32) << 20)
 /* Below this a copy by way of a buffer is cheaper than page tables of ours for the source. */
 #define READ_BYTES (UINT64_C(64) * 1024)
 
@@ -74,8 +74,8 @@ extend(const struct session *s, struct run *run)
 
 	if (image_is_hole(s->image, run_offset(run), HOLE_BYTES, &n) || n < bytes)
 		bytes = n;
-	if (s->overlays != NULL && bytes > POPULATE_CHUNK_BYTES)
-		bytes = POPULATE_CHUNK_BYTES; /* an overlay may lie in the hole */
+	if ((s->overlays != NULL || s->is_tracked) && bytes > POPULATE_CHUNK_BYTES)
+		bytes = POPULATE_CHUNK_BYTES; /* an overlay may lie in the hole; or it is filled */
 	n = bytes / run->region->page_bytes;
 	while (run->nr < n && run->first + run->nr < end &&
 	    page_is_fillable(page_get(&s->map, base + run->first + run->nr)))
@@ -250,6 +250,12 @@ populate_run(struct sweep *w, struct run run, uint64_t *ret_done)
 	*ret_done = 0;
 	if (r < 0)
 		return read_failed(w, &run, r);
+	/* Where writes are tracked a page must come with its protection. */
+	if (src == NULL && w->is_last && !s->is_tracked) {
+		fill_hole(s, &run);
+		*ret_done = run.nr;
+		return 0;
+	}
 	(void)fault(FAULT_POPULATE_CHOSEN);
 	copylock_background(&s->copylock);
 	begin = clock_now_ns();
@@ -329,6 +335,7 @@ populate(struct session *s, uint64_t rate_bytes, char *why, size_t why_bytes)
 	struct sweep w = {
 	    .s = s,
 	    .abort = &s->completion.abort,
+	    .is_last = true,
 	    .rate_bytes = rate_bytes,
 	    .begin_ns = clock_now_ns(),
 	    .why = why,

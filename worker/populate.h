@@ -22,6 +22,7 @@ struct sweep {
 	uint64_t begin_ns;
 	uint64_t bytes;	   /* filled so far */
 	unsigned failures; /* reads that failed in a row */
+	bool is_last;	   /* nothing is registered after it: holes need no page */
 	bool has_memory;   /* a huge page could be had lately */
 	void *buf;	   /* owned, until populate_end(); NULL before it is needed */
 	char *why;	   /* of a failure */

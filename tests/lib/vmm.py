@@ -7,6 +7,7 @@
 """
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -143,6 +144,11 @@ class Vmm:
             except (BrokenPipeError, ValueError):
                 pass
         return self.process.wait(timeout)
+
+    def stops_at_poison(self, timeout=DEADLINE_S):
+        """Waits for its end, which a SIGBUS must be; a sanitizer makes it a report."""
+        return (self.process.wait(timeout) == -signal.SIGBUS or
+                "Sanitizer: BUS" in self.stderr())
 
     def kill(self):
         self.process.kill()

@@ -265,8 +265,8 @@ if __name__ == "__main__":
     part = functools.partial
     tap.run(spawn_fork, worker_hello,
             *[part(supervisor_link, n) for n in (1, 2, 3)],
-            *[part(worker_link, n) for n in (1, 2, 5)],
-            *[part(worker_link_in_handshake, n) for n in (3, 4)],
+            *[part(worker_link, n) for n in (1, 2, 6)],
+            *[part(worker_link_in_handshake, n) for n in (3, 4, 5)],
             part(handshake_read, "!kill"), part(handshake_read, ":0!err"),
             *[part(fill, point, nth, engine) for nth, engine in zip((1, 3, 40), vmm.engines() * 2)
               for point in ("FILL_AFTER_READ", "FILL_AFTER_MARK", "FILL_AFTER_IOCTL")],

@@ -102,10 +102,14 @@ test_populate_holes(void)
 	rig_cut(fd, NR_PAGES * RIG_PAGE);
 	rig_image(&rig, fd, NR_PAGES * RIG_PAGE);
 	is_int(populate(&rig.session, 0, why, sizeof(why)), 0, "an image with a large hole");
-	ok(memory_is(10, NR_PAGES - 10), "data and zeros");
+	ok(rig_all(&rig, 0, NR_PAGES, PAGE_PRESENT) && !rig_has(guest_page(10)) &&
+		!rig_has(guest_page(NR_PAGES - 1)),
+	    "is settled, and the kernel has no page of it");
 	ok(rig_counter(&rig, COUNTER_PAGES_ZEROED) == NR_PAGES - 10 &&
 		rig_counter(&rig, COUNTER_IMAGE_BYTES_READ) == 10 * RIG_PAGE,
 	    "of which the hole is not read");
+	rig_serve(&rig);
+	ok(memory_is(10, NR_PAGES - 10), "data and zeros");
 	rig_close(&rig);
 }
 
