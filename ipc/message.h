@@ -76,6 +76,7 @@ enum ipc_sandbox {
 enum ipc_ability {
 	IPC_CAN_PICTURE = 1U << 16, /* SESSION_PICTURE; answers the faults of protected pages */
 	IPC_CAN_TRACE = 1U << 17,   /* SESSION_TRACE and SESSION_TRACE_STOP */
+	IPC_CAN_BE_CONNECTED = 1U << 18, /* SESSION_CONNECT at any time; IPC_SESSION_CONNECTS */
 };
 
 /* SESSION_PICTURE.flags */
@@ -88,6 +89,7 @@ enum ipc_picture_flag {
 enum ipc_session_flag {
 	IPC_SESSION_MEMFD = 1U << 0,	    /* the VMM sends the memfd behind its memory too */
 	IPC_SESSION_HAS_OVERLAYS = 1U << 1, /* SESSION_OVERLAYS came right before */
+	IPC_SESSION_CONNECTS = 1U << 2,	    /* SESSION_CONNECT brings the VMM: do not accept it */
 	/* 8 to 10: of the image.  Who does not know them holds the fault, and says nothing. */
 	IPC_SESSION_TELL_IMAGE = 1U << 8,   /* the supervisor knows SESSION_IMAGE… */
 	IPC_SESSION_IMAGE_POISON = 1U << 9, /* poison what cannot be read, after some tries */

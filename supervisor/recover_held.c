@@ -209,6 +209,7 @@ take_waiting(struct child *child, uint64_t number, int *fds, int connection)
 	session->socket_bound = true;
 	bind_to(session, child);
 	session_step(session, SESSION_EV_FOUND_WAITING);
+	session_accept_watch(session);
 	resume_end(session);
 	return 0;
 }

@@ -144,6 +144,7 @@ session_new(struct sessions *sessions)
 	session->vmm_pidfd = session->map_fd = session->overlays.fd = -1;
 	ev_timer_init(&session->deadline, on_deadline, 0.0, 0.0);
 	session->deadline.data = session;
+	session_accept_init(session);
 	return session;
 }
 

@@ -135,6 +135,8 @@ struct session {
 	struct pagemap map;				   /* read-only */
 	struct overlays overlays;
 	ev_io vmm_watch;	     /* vmm_pidfd */
+	ev_io accepting;	     /* listener */
+	ev_timer accept_again;	     /* when that could not be done */
 	ev_timer deadline;	     /* one for each state that has one */
 	struct list waits;	     /* of struct session_wait.link */
 	struct picture *picture;     /* that its worker was asked for, by a waiter; NULL: none */

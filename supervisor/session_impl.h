@@ -78,6 +78,15 @@ void session_adopt_insist(struct session *session);
  * find out who kills workers. */
 void session_adopt_judge(const struct child *child);
 
+/* session_accept.c: the VMM's connection. */
+
+void session_accept_init(struct session *session);
+/* Whether to accept is looked at anew: after anything that it depends on has changed. */
+void session_accept_watch(struct session *session);
+void session_accept_stop(struct session *session);
+/* session_link.c: gives its worker the connection.  As child_send(). */
+int session_send_connect(struct session *session);
+
 /* session_fds.c: what a worker hands over. */
 
 bool session_is_userfaultfd(int fd);

@@ -27,9 +27,8 @@
 
 #define lied(child, ...) (child_log((child), LOG_LEVEL_WARNING, __VA_ARGS__), -EPROTO)
 
-/* The VMM has connected already, and the worker that accepted it is gone. */
-static int
-send_connect(struct session *session)
+int
+session_send_connect(struct session *session)
 {
 	struct ipc_msg msg = {.type = IPC_SESSION_CONNECT};
 
@@ -50,7 +49,8 @@ send_open(struct session *session)
 	open->session = session->number;
 	ipc_text(open->name, session->id);
 	open->image_bytes = session->image.bytes;
-	open->flags = session->flags;
+	open->flags = session->flags |
+	    ((child->sandbox & IPC_CAN_BE_CONNECTED) != 0 ? IPC_SESSION_CONNECTS : 0);
 	open->cluster_min_bytes = (uint32_t)session->cluster_min_bytes;
 	open->cluster_max_bytes = (uint32_t)session->cluster_max_bytes;
 	open->spin_us = (uint32_t)session->sup->options.fault_spin_us;
@@ -59,7 +59,8 @@ send_open(struct session *session)
 		return r;
 	session->sent = true;
 	session->open_seq = open->seq;
-	r = session->connection >= 0 ? send_connect(session) : 0;
+	session_accept_watch(session);
+	r = session->connection >= 0 ? session_send_connect(session) : 0;
 	if (!session_lacks_resources(r))
 		return r;
 	/* The worker has it by now: it must be taken back from this one before all else. */

@@ -65,6 +65,7 @@ session_unplace(struct session *session)
 	session->open_seq = 0;
 	session->close_seq = 0;
 	session->complete_seq = 0;
+	session_accept_watch(session);
 	if (child)
 		child_check_empty(child);
 }

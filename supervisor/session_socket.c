@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -111,6 +112,7 @@ int
 session_socket_open(struct session *session, char *why, size_t why_bytes)
 {
 	const char *dir = session->sup->options.run_dir;
+	const struct timeval patience = {.tv_usec = 1000};
 	scoped_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int r;
 
@@ -126,6 +128,9 @@ session_socket_open(struct session *session, char *why, size_t why_bytes)
 	if (r < 0)
 		return why_set(
 		    why, why_bytes, r, "cannot bind %s: %s", session->socket_path, strerror(-r));
+	/* Workers share the flags of this socket: one that makes it blocking, and takes the
+	 * connection that we were told of, holds us up for a millisecond and not for ever. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	r = give_to_vmm(session);
 	if (r == 0 && listen(fd, BACKLOG) < 0)
 		r = -errno;
@@ -138,12 +143,14 @@ session_socket_open(struct session *session, char *why, size_t why_bytes)
 		    (unsigned int)session->vmm_gid, strerror(-r));
 	}
 	session->listener = fd_take(&fd);
+	session_accept_watch(session);
 	return 0;
 }
 
 void
 session_socket_close(struct session *session)
 {
+	session_accept_stop(session);
 	fd_closep(&session->listener);
 	if (!session->socket_bound)
 		return;

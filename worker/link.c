@@ -231,7 +231,7 @@ pager_say_hello(struct pager *pager)
 	msg.hello.protocol = IPC_PROTOCOL;
 	ipc_text(msg.hello.version, PROJECT_VERSION);
 	msg.hello.pid = (uint32_t)getpid();
-	msg.hello.sandbox = pager->sandbox | IPC_CAN_PICTURE | IPC_CAN_TRACE;
+	msg.hello.sandbox = pager->sandbox | IPC_CAN_PICTURE | IPC_CAN_TRACE | IPC_CAN_BE_CONNECTED;
 	msg.hello.sessions = pager->nr_sessions;
 	pager_send(pager, &msg, NULL, 0);
 }

@@ -337,6 +337,7 @@ session_connect(struct session *s, int fd)
 		return -EINVAL;
 	}
 	session_vmm_begin(s, fd);
+	session_vmm_accept(s);
 	return 0;
 }
 

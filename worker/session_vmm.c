@@ -297,11 +297,20 @@ session_vmm_pause(struct session *s)
 		ev_timer_stop(s->pager->loop, &s->patience);
 }
 
+/* Its VMM, unless that is brought to us; and whoever comes after it, to be refused. */
+void
+session_vmm_accept(struct session *s)
+{
+	bool waits = s->state == SESSION_LISTENING && (s->flags & IPC_SESSION_CONNECTS) == 0;
+
+	if (s->listener >= 0 && (waits || s->state == SESSION_HANDSHAKE))
+		ev_io_start(s->pager->loop, &s->accepting);
+}
+
 void
 session_vmm_go_on(struct session *s)
 {
-	if (s->listener >= 0 && (s->state == SESSION_LISTENING || s->state == SESSION_HANDSHAKE))
-		ev_io_start(s->pager->loop, &s->accepting);
+	session_vmm_accept(s);
 	if (s->state != SESSION_HANDSHAKE || s->refused)
 		return;
 	ev_io_start(s->pager->loop, &s->reading);
@@ -345,5 +354,5 @@ session_vmm_listen(struct session *s)
 	fd_set_nonblock(s->listener, true);
 	ev_io_init(&s->accepting, on_connection, s->listener, EV_READ);
 	s->accepting.data = s;
-	ev_io_start(s->pager->loop, &s->accepting);
+	session_vmm_accept(s);
 }

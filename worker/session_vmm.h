@@ -8,6 +8,9 @@ struct session;
 /* Starts to wait for the VMM on session.listener. */
 void session_vmm_listen(struct session *s);
 
+/* Accepts whom it may accept in its state. */
+void session_vmm_accept(struct session *s);
+
 /* Starts a handshake on fd, which it takes over. */
 void session_vmm_begin(struct session *s, int fd);
 

@@ -78,7 +78,7 @@ def in_handshake():
         session = pager.create(image.path, id="a")
         with handshake.Memory(4 * MIB) as memory:
             connection = memory.dial(session["socket_path"])
-            pager.log.wait("id=a: a VMM is connected|SESSION_CONNECTED")
+            pager.log.wait(r"id=a: VMM pid=\d+ has connected")
             kill(pager.worker_pid())
             pager.log.wait("id=a: CREATED -> CREATED on WORKER_LOST")
             handshake.send(connection, json.dumps(memory.regions()).encode(),

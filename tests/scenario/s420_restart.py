@@ -130,7 +130,7 @@ def in_pieces():
         peer.settimeout(20)
         mark = pager.log.mark()
         peer.connect(pager.show("p")["socket_path"])
-        pager.log.wait("SESSION_CONNECTED", mark)
+        pager.log.wait(r"id=p: VMM pid=\d+ has connected", mark)
         peer.send(b"[{")
         restart(pager)
         tap.is_(pager.show("p")["state"], "created", "a handshake that has begun is found")
