@@ -243,7 +243,7 @@ _pagerctl_value()
 	record:--stop) echo none ;;
 	record:--out) echo file ;;
 	hotlist:--cache-key) echo any ;;
-	hotlist:--format) echo any ;;
+	hotlist:--format) echo words pagerd hpl1 log ;;
 	hotlist:--region) echo any ;;
 	hotlist:--least) echo any ;;
 	hotlist:--image) echo file ;;

@@ -111,7 +111,7 @@ complete -c pagerctl -n __fish_use_subcommand -a hotlist -d 'look at hot lists, 
 complete -c pagerctl -n '__fish_seen_subcommand_from hotlist' -x -a 'show convert merge'
 complete -c pagerctl -n '__fish_seen_subcommand_from hotlist' -r -F
 complete -c pagerctl -n '__fish_seen_subcommand_from hotlist' -l cache-key -d 'images of one key are the same (default: the file)' -x
-complete -c pagerctl -n '__fish_seen_subcommand_from hotlist' -l format -d 'to write: pagerd, hpl1 or log (default: pagerd; of such a list, log)' -x
+complete -c pagerctl -n '__fish_seen_subcommand_from hotlist' -l format -d 'to write: pagerd, hpl1 or log (default: pagerd; of such a list, log)' -x -a 'pagerd hpl1 log'
 complete -c pagerctl -n '__fish_seen_subcommand_from hotlist' -l region -d 'where a region of HPL1 is in the image; in their order (default: all of it is one)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from hotlist' -l least -d 'merge: pages of so many of the lists (default: of all)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from hotlist' -l image -d 'the snapshot\'s memory file; the image of a list that does not say which' -r -F

@@ -47,6 +47,7 @@ kind_of_metavar(char kind[KIND_BYTES], const char *word)
 	    {"STATE", "words opened serving graduated closed"},
 	    {"POLICY", "words hold poison kill"},
 	    {"MODE", "words on off sequential"},
+	    {"FORMAT", "words pagerd hpl1 log"},
 	};
 
 	/* Words to choose from are in lower case. */

@@ -141,6 +141,23 @@ take_loaded(struct loading *l)
 	return code;
 }
 
+/* A VMM that exits after a load that failed ends its session: what it said is the cause. */
+static enum exitcode
+fail_ended(struct loading *l, const struct answer *ended)
+{
+	struct client **load = &l->clients[LOAD];
+	scoped_answer struct answer answer = {0};
+	enum exitcode code;
+
+	if (*load && client_run(load, 1, 0) == 0 && client_is_done(*load)) {
+		exchange_end(*load, &answer);
+		code = fc_conclude(&l->r->fc, &answer);
+		if (code != EXITCODE_OK)
+			return restore_fail(l->r, code, "%s; %s", l->r->fc.why, error_of(ended));
+	}
+	return restore_fail(l->r, ctl_exitcode(ended->status), "%s", error_of(ended));
+}
+
 static enum exitcode
 take_serving(struct loading *l)
 {
@@ -151,7 +168,7 @@ take_serving(struct loading *l)
 	if (answer.status < 0)
 		return EXITCODE_OK; /* to be asked again */
 	if (answer.status >= 300)
-		return restore_fail(l->r, ctl_exitcode(answer.status), "%s", error_of(&answer));
+		return fail_ended(l, &answer);
 	l->serving = true;
 	return EXITCODE_OK;
 }

@@ -16,6 +16,7 @@ SCRIPT is JSON:
                 "normal", "instant" (over before it can be asked), "stuck" (the guest never
                 answers), "no-ack" (the run's end leaves host_cmd)
     host_cmd, guest_cmd, last_cmd     hinting counters that came with the snapshot
+    fail_late   why a load fails whose memory is served already
     uid         the user that it becomes
     discard     pages that a hinting run gives back
     at          {"METHOD PATH": WHAT}, with WHAT "mute" (no answer ever), "half" (an answer cut
@@ -172,6 +173,8 @@ class Firecracker:
         backend = body["mem_backend"]
         self.start_guest("--socket" if backend["backend_type"] == "Uffd" else "--file",
                          backend["backend_path"], prefix)
+        if self.script.get("fail_late"):
+            raise Fault(prefix + self.script["fail_late"], fatal=True)
         self.state = "Paused"
         if body.get("resume_vm"):
             self.resume()

@@ -138,6 +138,11 @@ def failing_steps():
                     (False, "load", True, "s"), "a failure as JSON")
             tap.like(answer["error"], "Failed to open snapshot file", "  with what Firecracker says")
             tap.is_(fc.process.wait(30), 148, "  which exits")
+        for i in range(5):
+            with firecracker.Fake(pager, image, fail_late="Invalid vCPU state") as fc:
+                fails(pager.ctl("restore", *fc.restore(), "--id", "s"), FAILED,
+                      "a load that fails late ends Firecracker and so the session",
+                      "load: Firecracker says: .*: Invalid vCPU state; .*session s is closed")
         with firecracker.Fake(pager, image) as fc:
             words = fc.restore()
             words[words.index("--image") + 1] = short.path
