@@ -20,6 +20,7 @@
 
 static const char *log_name = "pagerd";
 static _Atomic int log_max = LOG_LEVEL_NOTICE;
+static bool is_terminal;	 /* a person reads it: no levels */
 static bool drops;		 /* instead of waiting for whoever reads */
 static unsigned long nr_dropped; /* since the last line that got through */
 
@@ -38,6 +39,7 @@ void
 log_init(const char *name, enum log_level max)
 {
 	log_name = name;
+	is_terminal = isatty(STDERR_FILENO) == 1;
 	log_set_level(max);
 }
 
@@ -133,8 +135,9 @@ log_va(enum log_level level, const char *fmt, va_list ap)
 
 	if (!is_enabled(level))
 		return;
-	size_t used =
-	    clip(snprintf(line, sizeof(line), "<%d>%s: ", (int)level, log_name), sizeof(line) - 1);
+	int head = is_terminal ? snprintf(line, sizeof(line), "%s: ", log_name)
+			       : snprintf(line, sizeof(line), "<%d>%s: ", (int)level, log_name);
+	size_t used = clip(head, sizeof(line) - 1);
 	size_t room = sizeof(line) - used - 1; /* keeps a byte for the newline */
 	size_t text = clip(vsnprintf(line + used, room, fmt, ap), room);
 	defuse(line + used, text);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The log: lines on stderr with the <N> prefix that the journal understands.
+/* The log: lines on stderr, with the <N> prefix that the journal understands unless that
+ * is a terminal.
  * A format is lower case, object first, consequence last, key=value for what a
  * machine may want, and never ends in a newline.  errno is preserved.
  * Not for the fault path: a page fault is counted, never logged. */

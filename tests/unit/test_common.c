@@ -125,6 +125,7 @@ capture(void (*fn)(void))
 	file = fd_dup(fileno(tmp));
 	fclose(tmp);
 	dup2(file, 2);
+	log_init("test_common", LOG_LEVEL_NOTICE);
 	fn();
 	dup2(saved, 2);
 	ssize_t n = pread(file, logged, sizeof(logged) - 1, 0);
@@ -209,10 +210,31 @@ test_log_limit(void)
 	is_str(capture(say_limited), "", "a line beyond the budget is not written");
 }
 
+/* A person at a terminal needs no levels. */
+static void
+test_log_terminal(void)
+{
+	scoped_fd int saved = fd_dup(2), master = posix_openpt(O_RDWR | O_NOCTTY), slave = -1;
+	char text[64] = "";
+
+	if (saved < 0 || master < 0 || grantpt(master) < 0 || unlockpt(master) < 0) {
+		skip(1, "no terminal can be made");
+		return;
+	}
+	slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+	dup2(slave, 2);
+	log_init("test_common", LOG_LEVEL_NOTICE);
+	log_err("disk gone");
+	dup2(saved, 2);
+	log_init("test_common", LOG_LEVEL_NOTICE);
+	ok(read(master, text, sizeof(text) - 1) > 0 &&
+		strcmp(text, "test_common: disk gone\r\n") == 0,
+	    "no level on a terminal");
+}
+
 static void
 test_log(void)
 {
-	log_init("test_common", LOG_LEVEL_NOTICE);
 	is_str(capture(say_levels),
 	    "<3>test_common: disk gone, pages=3\n<5>test_common: started\n<7>test_common: seen\n",
 	    "levels");
@@ -224,6 +246,7 @@ test_log(void)
 	is_int(errno_after, ENOTTY, "errno is preserved");
 	is_int(log_level_parse("warning"), LOG_LEVEL_WARNING, "a level's word");
 	is_int(log_level_parse("loud"), -EINVAL, "no level's word");
+	test_log_terminal();
 	test_log_limit();
 }
 
