@@ -97,7 +97,7 @@ unserved_ms(const struct session *session)
 }
 
 static json_t *
-session_json(const struct session *session, const struct pagemap_counts *counts, bool exact)
+session_json(const struct session *session, const struct pagemap_counts *counts)
 {
 	uint64_t counters[COUNTER_COUNT];
 	json_t *json = json_object();
@@ -133,7 +133,7 @@ session_json(const struct session *session, const struct pagemap_counts *counts,
 	put_text_or_null(json, "image_alarm", session->image_alarm);
 	put_text_or_null(json, "image_changed", session->image_changed);
 	json_put(json, "recording", recording_json(session));
-	json_put(json, "prefetch", prefetch_json(session, exact));
+	json_put(json, "prefetch", prefetch_json(session));
 	json_put(json, "counters", api_counters_json(counters));
 	if (session->state == SESSION_COMPLETING)
 		json_put(json, "progress", progress_json(session, counts));
@@ -146,11 +146,11 @@ api_session_json(const struct session *session)
 	struct pagemap_counts counts;
 
 	session_counts(session, &counts);
-	return session_json(session, &counts, true);
+	return session_json(session, &counts);
 }
 
 json_t *
 api_session_json_listed(const struct session *session)
 {
-	return session_json(session, &session->last_counts, false);
+	return session_json(session, &session->last_counts);
 }

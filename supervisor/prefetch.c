@@ -61,6 +61,7 @@ prefetch_free(struct session *session)
 		return;
 	trace_unmap(&prefetch->plan);
 	fd_closep(&prefetch->fd);
+	free(prefetch->left);
 	free(prefetch->path);
 	free(prefetch);
 	session->prefetch = NULL;
@@ -122,6 +123,28 @@ open_list(struct session *session, const struct peer *peer, const char *path, st
 	return r;
 }
 
+/* Kept apart: whoever asks for numbers, of all sessions at once perhaps, does not look at every
+ * run.  A plan that a worker hands back can be anything, but has no more than it is to have. */
+static void
+find_left(struct prefetch *prefetch)
+{
+	uint64_t nr = trace_nr(&prefetch->plan), sample = prefetch->sample, place = 0;
+	size_t room = sample != 0 ? (size_t)(prefetch->pages / sample) : 0;
+
+	prefetch->left = room != 0 ? calloc(room, sizeof(*prefetch->left)) : NULL;
+	if (prefetch->left == NULL)
+		return;
+	for (uint64_t i = 0; i + 1 < nr; i += 2) {
+		uint64_t first = trace_word(&prefetch->plan, i);
+		uint64_t pages = trace_word(&prefetch->plan, i + 1);
+		uint64_t at = sample - 1 - place % sample; /* in the run, of the next one */
+
+		for (; at < pages && prefetch->nr_left < room; at += sample)
+			prefetch->left[prefetch->nr_left++] = (uint32_t)(first + at);
+		place += pages;
+	}
+}
+
 static int
 make_plan(struct prefetch *prefetch, const struct hotlist *list)
 {
@@ -139,6 +162,8 @@ make_plan(struct prefetch *prefetch, const struct hotlist *list)
 	if (r == 0)
 		r = trace_map(&prefetch->plan, prefetch->fd, TRACE_PLAN, false);
 	prefetch->pages = list->nr_pages;
+	if (r == 0)
+		find_left(prefetch);
 	return r;
 }
 
@@ -309,6 +334,7 @@ prefetch_take(struct session *session, int *fd)
 	if (trace_map(&prefetch->plan, *fd, TRACE_PLAN, false) < 0)
 		return -EPROTO;
 	prefetch->fd = fd_take(fd);
+	find_left(prefetch);
 	return 0;
 }
 
@@ -332,19 +358,10 @@ static uint64_t
 count_asked_for(const struct session *session)
 {
 	const struct prefetch *prefetch = session->prefetch;
-	uint64_t nr = trace_nr(&prefetch->plan), place = 0, sample = prefetch->sample, n = 0;
+	uint64_t n = 0;
 
-	if (sample == 0 || session->map.header == NULL)
-		return 0;
-	for (uint64_t i = 0; i + 1 < nr; i += 2) {
-		uint64_t first = trace_word(&prefetch->plan, i);
-		uint64_t pages = trace_word(&prefetch->plan, i + 1);
-		uint64_t at = sample - 1 - place % sample; /* in the run, of the next left out */
-
-		for (; at < pages && place + at < prefetch->pages; at += sample)
-			n += was_asked_for(&session->map, first + at);
-		place += pages;
-	}
+	for (size_t i = 0; i < prefetch->nr_left && session->map.header != NULL; i++)
+		n += was_asked_for(&session->map, prefetch->left[i]);
 	return n;
 }
 
@@ -357,7 +374,7 @@ clipped(const _Atomic uint64_t *value, uint64_t most)
 }
 
 bool
-prefetch_numbers(const struct session *session, bool exact, struct prefetch_numbers *ret)
+prefetch_numbers(const struct session *session, struct prefetch_numbers *ret)
 {
 	const struct prefetch *prefetch = session->prefetch;
 	const struct trace_header *header;
@@ -379,7 +396,7 @@ prefetch_numbers(const struct session *session, bool exact, struct prefetch_numb
 	    .present = clipped(&header->present, prefetch->pages),
 	    .outside = clipped(&header->outside, prefetch->pages),
 	    .left_out = clipped(&header->left, prefetch->pages),
-	    .asked_for = exact ? count_asked_for(session) : 0,
+	    .asked_for = count_asked_for(session),
 	};
 	began_ns = atomic_load(&header->began_ns);
 	ended_ns = ret->state == TRACE_RUNNING ? clock_now_ns() : atomic_load(&header->ended_ns);
@@ -394,7 +411,7 @@ prefetch_end(struct session *session)
 	struct prefetch *prefetch = session->prefetch;
 	struct prefetch_numbers last;
 
-	if (!has_plan(session) || !prefetch_numbers(session, true, &last))
+	if (!has_plan(session) || !prefetch_numbers(session, &last))
 		return;
 	if (last.state == TRACE_RUNNING || last.state == TRACE_WAITING)
 		last.state = TRACE_STOPPED;
@@ -408,7 +425,7 @@ prefetch_add(struct prefetch_totals *totals, const struct session *session)
 {
 	struct prefetch_numbers n;
 
-	if (!prefetch_numbers(session, true, &n))
+	if (!prefetch_numbers(session, &n))
 		return;
 	totals->sessions++;
 	totals->filled += n.filled;

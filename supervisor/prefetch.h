@@ -53,6 +53,8 @@ struct prefetch {
 	struct trace plan;
 	uint64_t pages;
 	uint64_t sample;
+	uint32_t *left; /* owned; the pages that are left out; NULL: none */
+	size_t nr_left;
 	char reason[256];	      /* why there is no plan; empty: see mode */
 	struct prefetch_numbers last; /* once the session has ended */
 };
@@ -86,12 +88,12 @@ int prefetch_take(struct session *session, int *fd);
 /* What a hot list of the session's image says of it. */
 void prefetch_identify(const struct session *session, struct hotlist_image *ret);
 
-/* False when the session has no plan.  Looks at every run of it with exact. */
-bool prefetch_numbers(const struct session *session, bool exact, struct prefetch_numbers *ret);
+/* False when the session has no plan. */
+bool prefetch_numbers(const struct session *session, struct prefetch_numbers *ret);
 void prefetch_add(struct prefetch_totals *totals, const struct session *session);
 
 /* The session object's member. */
-json_t *prefetch_json(const struct session *session, bool exact);
+json_t *prefetch_json(const struct session *session);
 json_t *prefetch_totals_json(const struct supervisor *sup);
 
 /* Members of the record, and back. */

@@ -38,7 +38,7 @@ put_estimates(json_t *json, uint64_t filled, uint64_t left_out, uint64_t asked_f
 }
 
 static void
-put_numbers(json_t *json, const struct prefetch_numbers *n, bool exact)
+put_numbers(json_t *json, const struct prefetch_numbers *n)
 {
 	json_put_u64(json, "pages", n->pages);
 	json_put_u64(json, "filled", n->filled);
@@ -46,18 +46,18 @@ put_numbers(json_t *json, const struct prefetch_numbers *n, bool exact)
 	json_put_u64(json, "outside", n->outside);
 	json_put_u64(json, "left_out", n->left_out);
 	json_put_u64(json, "asked_for", n->asked_for);
-	put_estimates(json, n->filled, exact ? n->left_out : 0, n->asked_for);
+	put_estimates(json, n->filled, n->left_out, n->asked_for);
 	json_put_u64(json, "ms", n->ms);
 }
 
 json_t *
-prefetch_json(const struct session *session, bool exact)
+prefetch_json(const struct session *session)
 {
 	static const struct prefetch no_prefetch = {.mode = PREFETCH_OFF, .fd = -1};
 	const struct prefetch *prefetch =
 	    session->prefetch != NULL ? session->prefetch : &no_prefetch;
 	struct prefetch_numbers n = {0};
-	bool has_plan = prefetch_numbers(session, exact, &n);
+	bool has_plan = prefetch_numbers(session, &n);
 	json_t *json = json_object();
 	const char *reason = prefetch->reason;
 
@@ -76,7 +76,7 @@ prefetch_json(const struct session *session, bool exact)
 		json_put_text(json, "hot_list", prefetch->path);
 	else
 		json_put_null(json, "hot_list");
-	put_numbers(json, &n, exact);
+	put_numbers(json, &n);
 	return json;
 }
 
