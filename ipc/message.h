@@ -94,11 +94,15 @@ enum ipc_session_flag {
 	IPC_SESSION_TELL_IMAGE = 1U << 8,   /* the supervisor knows SESSION_IMAGE… */
 	IPC_SESSION_IMAGE_POISON = 1U << 9, /* poison what cannot be read, after some tries */
 	IPC_SESSION_IMAGE_KILL = 1U << 10,  /* say HOPELESS then: the VMM is to be killed */
+	/* Register its memory for write protection if the VMM has not.  Who does not know it
+	 * tracks no writes. */
+	IPC_SESSION_TRACK = 1U << 16,
 };
 
 #define IPC_SESSION_IMAGE_FLAGS \
 	(IPC_SESSION_TELL_IMAGE | IPC_SESSION_IMAGE_POISON | IPC_SESSION_IMAGE_KILL)
-#define IPC_SESSION_FLAGS (IPC_SESSION_MEMFD | IPC_SESSION_HAS_OVERLAYS | IPC_SESSION_IMAGE_FLAGS)
+#define IPC_SESSION_FLAGS \
+	(IPC_SESSION_MEMFD | IPC_SESSION_HAS_OVERLAYS | IPC_SESSION_IMAGE_FLAGS | IPC_SESSION_TRACK)
 
 /* SESSION_COMPLETED.outcome */
 enum ipc_completion {

@@ -22,6 +22,7 @@ static const struct json_member members[] = {
 	MEMBER("vmm_uid", U64, false, vmm_uid, 0, MAX_UID),
 	MEMBER("vmm_gid", U64, false, vmm_gid, 0, MAX_UID),
 	MEMBER("memfd", FLAG, false, session.memfd, 0, 0),
+	MEMBER("track_writes", FLAG, false, session.track_writes, 0, 0),
 	MEMBER("handshake_timeout_ms", U64, false, session.handshake_timeout_ms, 1, MAX_TIMEOUT_MS),
 	MEMBER("cluster_min_bytes", U64, false, session.cluster_min_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),
 	MEMBER("cluster_max_bytes", U64, false, session.cluster_max_bytes, PAGE_BYTES, MAX_CLUSTER_BYTES),

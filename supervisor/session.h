@@ -58,6 +58,7 @@ struct session_request {
 	uid_t vmm_uid;		/* who may connect: owner of the socket */
 	gid_t vmm_gid;
 	bool memfd;
+	bool track_writes;	       /* also of a VMM that does not ask the kernel for it */
 	uint64_t handshake_timeout_ms; /* 0: the configured default */
 	uint64_t cluster_min_bytes;    /* 0: the configured default */
 	uint64_t cluster_max_bytes;

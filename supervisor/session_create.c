@@ -104,7 +104,8 @@ choose_policy(const struct reply *reply, const struct session_request *req, stru
 		return refuse(reply, -EPERM,
 		    "on_image_error may not be kill here; the administrator allows it with "
 		    "--image-error-kill on");
-	session->flags = image_policy_flags(policy) | (req->memfd ? IPC_SESSION_MEMFD : 0);
+	session->flags = image_policy_flags(policy) | (req->memfd ? IPC_SESSION_MEMFD : 0) |
+	    (req->track_writes ? IPC_SESSION_TRACK : 0);
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "worker/track.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 #include "worker/session.h"
 #include "worker/uffd.h"
@@ -19,10 +20,32 @@ is_protectable(const struct session *s)
 	return true;
 }
 
+/* In the VMM's place, which has only registered for missing pages.  Nothing is filled yet. */
+static void
+make_protectable(const struct session *s)
+{
+	for (uint32_t i = 0; i < s->regions.nr; i++) {
+		const struct region *r = &s->regions.rows[i];
+		int error = uffd_register_protection(s->uffd, r->host_addr, r->size_bytes);
+
+		if (error < 0) {
+			session_log(s, LOG_LEVEL_WARNING,
+			    "region %u of %u cannot be registered for write protection: %s; its "
+			    "writes are not tracked",
+			    i, s->regions.nr, strerror(-error));
+			return;
+		}
+	}
+}
+
 void
 track_begin(struct session *s)
 {
 	s->is_tracked = is_protectable(s);
+	if (!s->is_tracked && (s->flags & IPC_SESSION_TRACK) != 0) {
+		make_protectable(s);
+		s->is_tracked = is_protectable(s);
+	}
 	atomic_store(
 	    &pagemap_track(&s->map)->tracking, s->is_tracked ? PAGEMAP_TRACKED : PAGEMAP_UNTRACKED);
 	if (s->is_tracked)

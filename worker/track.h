@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whether the first write to a page is told.  It is where the VMM has registered its memory for
- * write protection too: then each page is protected by the ioctl that fills it, and the page map
- * calls it dirty before the guest is let write.  The invariant, at any time and after any death:
- * who is present and not dirty is protected. */
+ * write protection too, or we have in its place: then each page is protected by the ioctl that
+ * fills it, and the page map calls it dirty before the guest is let write.  The invariant, at any
+ * time and after any death: who is present and not dirty is protected. */
 #ifndef WORKER_TRACK_H
 #define WORKER_TRACK_H
 

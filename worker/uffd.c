@@ -163,6 +163,17 @@ uffd_is_protectable(int fd, uint64_t page, uint64_t bytes)
 	return protect_once(fd, page, bytes, UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == 0;
 }
 
+int
+uffd_register_protection(int fd, uint64_t start, uint64_t bytes)
+{
+	struct uffdio_register op = {
+	    .range = {start, bytes},
+	    .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
+	};
+
+	return ioctl(fd, UFFDIO_REGISTER, &op) < 0 ? -errno : 0;
+}
+
 void
 uffd_wake(int fd, uint64_t start, uint64_t bytes)
 {

@@ -47,6 +47,10 @@ bool uffd_is_protectable(int fd, uint64_t page, uint64_t bytes);
 enum uffd_result uffd_poison(
     int fd, uint64_t start, uint64_t bytes, bool wakes, struct uffd_fill *ret);
 
+/* Registers a range, which is registered for missing pages, for write protection too.  0 or a
+ * negative errno. */
+int uffd_register_protection(int fd, uint64_t start, uint64_t bytes);
+
 /* Makes every thread that waits in the range fault again.  Works while removals are pending. */
 void uffd_wake(int fd, uint64_t start, uint64_t bytes);
 

@@ -48,6 +48,7 @@ END
 --vmm-uid:user that may connect to the session (default: yours; restore by root: Firecracker's)
 --vmm-gid:group of the session's socket (default: yours)
 --memfd:the VMM sends the memfd behind its memory too
+--track-writes:track the guest's writes, also for a VMM that does not ask for it; see pages
 --overlay:a file in place of the image from OFFSET on, such as 4K; may be given again
 --on-image-error:when the image cannot be read: hold, poison or kill (default: pagerd's)
 --handshake-timeout:how long to wait for the VMM
@@ -106,6 +107,7 @@ END
 --cache-key:images of one key are the same (default: the file)
 --vmm-uid:user that may connect to the session (default: yours; restore by root: Firecracker's)
 --vmm-gid:group of the session's socket (default: yours)
+--track-writes:track the guest's writes, also for a VMM that does not ask for it; see pages
 --overlay:a file in place of the image from OFFSET on, such as 4K; may be given again
 --on-image-error:when the image cannot be read: hold, poison or kill (default: pagerd's)
 --cluster-min:least that one fault fills, such as 4K
@@ -183,6 +185,7 @@ _pagerctl_value()
 	create:--vmm-uid) echo any ;;
 	create:--vmm-gid) echo any ;;
 	create:--memfd) echo none ;;
+	create:--track-writes) echo none ;;
 	create:--overlay) echo any ;;
 	create:--on-image-error) echo words hold poison kill ;;
 	create:--handshake-timeout) echo any ;;
@@ -214,6 +217,7 @@ _pagerctl_value()
 	restore:--cache-key) echo any ;;
 	restore:--vmm-uid) echo any ;;
 	restore:--vmm-gid) echo any ;;
+	restore:--track-writes) echo none ;;
 	restore:--overlay) echo any ;;
 	restore:--on-image-error) echo words hold poison kill ;;
 	restore:--cluster-min) echo any ;;

@@ -21,6 +21,7 @@ complete -c pagerctl -n '__fish_seen_subcommand_from create' -l cache-key -d 'im
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l vmm-uid -d 'user that may connect to the session (default: yours; restore by root: Firecracker\'s)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l vmm-gid -d 'group of the session\'s socket (default: yours)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l memfd -d 'the VMM sends the memfd behind its memory too'
+complete -c pagerctl -n '__fish_seen_subcommand_from create' -l track-writes -d 'track the guest\'s writes, also for a VMM that does not ask for it; see pages'
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l overlay -d 'a file in place of the image from OFFSET on, such as 4K; may be given again' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l on-image-error -d 'when the image cannot be read: hold, poison or kill (default: pagerd\'s)' -x -a 'hold poison kill'
 complete -c pagerctl -n '__fish_seen_subcommand_from create' -l handshake-timeout -d 'how long to wait for the VMM' -x
@@ -71,6 +72,7 @@ complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l prefetch -d 'wh
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l cache-key -d 'images of one key are the same (default: the file)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l vmm-uid -d 'user that may connect to the session (default: yours; restore by root: Firecracker\'s)' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l vmm-gid -d 'group of the session\'s socket (default: yours)' -x
+complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l track-writes -d 'track the guest\'s writes, also for a VMM that does not ask for it; see pages'
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l overlay -d 'a file in place of the image from OFFSET on, such as 4K; may be given again' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l on-image-error -d 'when the image cannot be read: hold, poison or kill (default: pagerd\'s)' -x -a 'hold poison kill'
 complete -c pagerctl -n '__fish_seen_subcommand_from restore' -l cluster-min -d 'least that one fault fills, such as 4K' -x

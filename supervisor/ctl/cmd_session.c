@@ -318,6 +318,8 @@ ctl_create_members(const struct ctl *ctl, const char *image, json_t *body)
 		json_object_set_new(body, "record", json_true());
 	if (f->memfd)
 		json_object_set_new(body, "memfd", json_true());
+	if (f->track_writes)
+		json_object_set_new(body, "track_writes", json_true());
 	return ctl_add_path(body, "image", "the image", image) &&
 	    ctl_add_member(body, "template", "--template", f->template, VALUE_TEXT) &&
 	    ctl_add_member(body, "id", "--id", f->id, VALUE_TEXT) &&

@@ -21,9 +21,10 @@ def standing(engine, **options):
     again from there."""
     with pagerd.Pagerd() as pager:
         image = pager.image(size="16M", seed=51, holes=200, zeros=50)
-        with pager.restore(image, "a", engine=engine, vcpus=2, regions=2, track=1,
-                           **options) as guest:
-            what = "%s%s" % (engine, ", memfd" if "memfd" in options else "")
+        options = dict({"track": 1}, **options)
+        with pager.restore(image, "a", engine=engine, vcpus=2, regions=2, **options) as guest:
+            what = "%s%s%s" % (engine, ", memfd" if "memfd" in options else "",
+                               "" if options["track"] else ", registered by the worker")
             guest.cmd("touch rand count=1500 seed=1")
             first = pages.ask(pager, "a")
             tap.is_((first["tracking"], first["since"], first["picture"]),
@@ -55,6 +56,8 @@ def standing(engine, **options):
             tap.is_(snapshot.differs(guest), [], "the second snapshot, on top of the first, too")
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
             tap.is_(pager.complete("a")["state"], "graduated", "it graduates")
+            tap.is_(guest.cmd("write rand count=1000 seed=8")["wrong"], 0,
+                    "and writes with nobody to let it")
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
             tap.is_(pager.error_of("GET", "/sessions/a/pages")[:2], (409, "ended"),
                     "nothing is known of its pages then")
@@ -250,6 +253,8 @@ if __name__ == "__main__":
     part = functools.partial
     tap.run(*[part(standing, engine) for engine in vmm.engines()],
             part(standing, "threads", memfd=1, members={"memfd": True}),
+            *[part(standing, engine, track=0, members={"track_writes": True})
+              for engine in vmm.engines()],
             *[part(running, engine) for engine in vmm.engines()],
             one_instant, unanswered, handed_over,
             *[part(dies, *at) for at in (

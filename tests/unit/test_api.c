@@ -282,6 +282,7 @@ test_create_good(void)
 	json_decref(json);
 	ok(read_create("{\"image\":\"/a\",\"id\":\"x/../y \xc3\xa4\",\"instance\":\"i\","
 		       "\"cache_key\":\"k\",\"vmm_uid\":0,\"vmm_gid\":4294967294,\"memfd\":true,"
+		       "\"track_writes\":true,"
 		       "\"handshake_timeout_ms\":1,\"cluster_min_bytes\":4096,"
 		       "\"cluster_max_bytes\":2097152}",
 	       &c, &json) == 0,
@@ -289,7 +290,7 @@ test_create_good(void)
 	is_str(c.session.id, "x/../y \xc3\xa4", "id");
 	is_str(c.session.instance, "i", "instance");
 	is_str(c.session.cache_key, "k", "cache_key");
-	ok(c.vmm_uid == 0 && c.vmm_gid == 4294967294 && c.session.memfd &&
+	ok(c.vmm_uid == 0 && c.vmm_gid == 4294967294 && c.session.memfd && c.session.track_writes &&
 		c.session.handshake_timeout_ms == 1 && c.session.cluster_min_bytes == 4096 &&
 		c.session.cluster_max_bytes == 2097152,
 	    "numbers and flags");
