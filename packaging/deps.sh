@@ -84,6 +84,7 @@ look() {
 		esac
 	done
 	has_pc libsystemd || optional=libsystemd-dev
+	has_pc cairo-svg || optional="$optional libcairo2-dev"
 	# The model of a page is not run without it, which the check says.
 	case " $purposes " in *" test "*) has_command spin || optional="$optional spin" ;; esac
 }

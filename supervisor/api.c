@@ -207,6 +207,7 @@ start(struct api *api, int fd)
 	    sup->options.http_timeout_ms, (uint32_t)sup->options.http_max_clients};
 
 	list_init(&api->waits);
+	list_init(&api->event_waits);
 	list_init(&api->dead);
 	ev_prepare_init(&api->sweep, on_sweep);
 	/* After every other watcher of the turn. */

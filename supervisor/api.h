@@ -20,4 +20,7 @@ int api_new(struct supervisor *sup);
  * fleet go, since waiting requests point into them. */
 void api_free(struct supervisor *sup);
 
+/* Answers those who wait for an event, when there is one.  At the end of a loop turn. */
+void api_events_tell(struct supervisor *sup);
+
 #endif

@@ -22,8 +22,9 @@ struct api {
 	struct supervisor *sup;
 	bool has_admin_gid;
 	gid_t admin_gid;
-	struct list waits; /* of struct api_wait.link */
-	struct list dead;  /* of anything that begins with its struct list; freed by sweep */
+	struct list waits;	 /* of struct api_wait.link */
+	struct list event_waits; /* of struct events_wait.link */
+	struct list dead;	 /* of anything that begins with its struct list; freed by sweep */
 	ev_prepare sweep;
 };
 

@@ -5,6 +5,7 @@
 
 #include "supervisor/child.h"
 #include "supervisor/drain.h"
+#include "supervisor/events.h"
 #include "supervisor/recover.h"
 #include "supervisor/supervisor.h"
 
@@ -259,6 +260,20 @@ log_step(const struct child *child, enum child_state from, enum child_event even
 	    consequence != NULL ? consequence : "", deadline);
 }
 
+static void
+note_event(struct child *child, enum child_state from, enum child_event what, const char *reason)
+{
+	struct event event = {.is_worker = true,
+	    .from = state_names[from],
+	    .to = state_names[child->state],
+	    .what = event_names[what]};
+
+	snprintf(event.version, sizeof(event.version), "%s", child->version);
+	snprintf(event.reason, sizeof(event.reason), "%.*s", EVENT_REASON_BYTES - 1,
+	    reason != NULL ? reason : "");
+	events_note(&child->sup->events, &event);
+}
+
 /* The first reason is the one that counts. */
 static void
 lose_patience(struct child *child, enum child_event event, const char *consequence)
@@ -303,6 +318,7 @@ child_step(struct child *child, enum child_event event, const char *consequence)
 	}
 	ms = arm_deadline(child);
 	log_step(child, from, event, consequence, ms);
+	note_event(child, from, event, consequence);
 	row->action(child);
 }
 

@@ -4,10 +4,12 @@
 #include <errno.h>
 
 #include "common/clock.h"
+#include "supervisor/events.h"
 #include "supervisor/fdstore.h"
 #include "supervisor/metrics.h"
 #include "supervisor/record.h"
 #include "supervisor/session.h"
+#include "supervisor/supervisor.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/session_socket.h"
 
@@ -189,6 +191,19 @@ static const char *const events[SESSION_EVENT_COUNT] = {
 };
 /* clang-format on */
 
+static void
+note_event(struct session *session, enum session_state was, enum session_event what)
+{
+	struct event event = {
+	    .from = states[was].name, .to = states[session->state].name, .what = events[what]};
+
+	snprintf(event.object, sizeof(event.object), "%s", session->id);
+	snprintf(event.version, sizeof(event.version), "%s", session->version);
+	snprintf(
+	    event.reason, sizeof(event.reason), "%.*s", EVENT_REASON_BYTES - 1, session->reason);
+	events_note(&session->sup->events, &event);
+}
+
 int
 session_step(struct session *session, enum session_event event)
 {
@@ -202,6 +217,7 @@ session_step(struct session *session, enum session_event event)
 	    row->text);
 	session->state = row->next;
 	metrics_session_event(session, event);
+	note_event(session, was, event);
 	if (was != row->next)
 		session_arm_deadline(session);
 	session_mark_changed(session);

@@ -147,6 +147,7 @@ on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
 	do
 		sessions_sweep(&sup->sessions);
 	while (step_all(sup));
+	api_events_tell(sup);
 	fleet_sweep(&sup->fleet);
 	controls_sync(sup);
 	stop_check(sup);
@@ -333,6 +334,7 @@ supervisor_fini(struct supervisor *sup)
 		recordings_fini(sup);
 		fleet_fini(&sup->fleet);
 		metrics_fini(&sup->metrics);
+		events_fini(&sup->events);
 	}
 	if (orphans > 0)
 		log_notice("supervisor: stopped; workers=%" PRIu64 " keep sessions=%" PRIu64,

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "supervisor/controller.h"
+#include "supervisor/events.h"
 #include "supervisor/fleet.h"
 #include "supervisor/options.h"
 #include "supervisor/passed.h"
@@ -36,6 +37,7 @@ struct supervisor {
 	struct sessions sessions;
 	struct controller controller;
 	struct metrics metrics;
+	struct events events;
 	struct upgrade *upgrade;   /* the one that runs, or NULL; owned */
 	struct list handoffs;	   /* of struct handoff.link: those that run */
 	struct http_server *admin; /* owned */

@@ -10,6 +10,7 @@ sessions:the sessions
 create:create a session that serves IMAGE, or that is a fork of a template
 show:everything about one session
 pages:how each page of a session is: absent, clean, dirty, removed
+map:a picture of a session's memory
 close:end a session
 complete:fill all its memory, then let the VM go without a pager
 drain:give a version no new sessions; it exits with the last
@@ -20,6 +21,7 @@ retry:serve a session again that is held because workers died with it
 restore:have a Firecracker load a snapshot and serve its memory
 pause:pause the VM of a Firecracker, and write a snapshot of it if asked to
 template:images that sessions are made of by name; warm brings one into memory ahead of a rush
+events:follow what happens to sessions and workers
 doctor:what is missing on this host, and the remedy
 record:record the order in which its guest touches its pages
 hotlist:look at hot lists, convert them, merge them
@@ -66,6 +68,10 @@ END
 --new:take a new picture, which the next one can start from
 --since:dirty since the picture of that number, which must be the last new one
 --raw:bitmaps into FILE, or - for the standard output; see pagerd-api(7)
+END
+	;;
+	map) cat <<'END'
+--picture:into FILE, which ends in .svg or .png, instead of the terminal
 END
 	;;
 	complete) cat <<'END'
@@ -141,6 +147,10 @@ END
 --cache-key:images of one key are the same (default: the file)
 END
 	;;
+	events) cat <<'END'
+--recent:begin with the last events, as far as pagerd keeps them
+END
+	;;
 	doctor) cat <<'END'
 --vmm-uid:user that may connect to the session (default: yours; restore by root: Firecracker's)
 END
@@ -197,6 +207,7 @@ _pagerctl_value()
 	pages:--new) echo none ;;
 	pages:--since) echo any ;;
 	pages:--raw) echo file ;;
+	map:--picture) echo file ;;
 	complete:--join) echo none ;;
 	complete:--timeout) echo any ;;
 	drain:--wait) echo none ;;
@@ -243,6 +254,7 @@ _pagerctl_value()
 	template:--hot-list) echo file ;;
 	template:--prefetch) echo words on off sequential ;;
 	template:--cache-key) echo any ;;
+	events:--recent) echo none ;;
 	doctor:--vmm-uid) echo any ;;
 	record:--stop) echo none ;;
 	record:--out) echo file ;;
@@ -261,6 +273,7 @@ _pagerctl_argument()
 	create:0) echo file ;;
 	show:0) echo sessions ;;
 	pages:0) echo sessions ;;
+	map:0) echo sessions ;;
 	close:0) echo sessions ;;
 	complete:0) echo sessions ;;
 	drain:0) echo versions ;;

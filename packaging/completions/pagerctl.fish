@@ -37,6 +37,9 @@ complete -c pagerctl -n '__fish_seen_subcommand_from pages' -l dirty -d 'only th
 complete -c pagerctl -n '__fish_seen_subcommand_from pages' -l new -d 'take a new picture, which the next one can start from'
 complete -c pagerctl -n '__fish_seen_subcommand_from pages' -l since -d 'dirty since the picture of that number, which must be the last new one' -x
 complete -c pagerctl -n '__fish_seen_subcommand_from pages' -l raw -d 'bitmaps into FILE, or - for the standard output; see pagerd-api(7)' -r -F
+complete -c pagerctl -n __fish_use_subcommand -a map -d 'a picture of a session\'s memory'
+complete -c pagerctl -n '__fish_seen_subcommand_from map' -x -a '(pagerctl completion sessions 2>/dev/null)'
+complete -c pagerctl -n '__fish_seen_subcommand_from map' -l picture -d 'into FILE, which ends in .svg or .png, instead of the terminal' -r -F
 complete -c pagerctl -n __fish_use_subcommand -a close -d 'end a session'
 complete -c pagerctl -n '__fish_seen_subcommand_from close' -x -a '(pagerctl completion sessions 2>/dev/null)'
 complete -c pagerctl -n __fish_use_subcommand -a complete -d 'fill all its memory, then let the VM go without a pager'
@@ -103,6 +106,8 @@ complete -c pagerctl -n '__fish_seen_subcommand_from template' -r -F
 complete -c pagerctl -n '__fish_seen_subcommand_from template' -l hot-list -d 'pages that a restore touches first, in order (default of a session: IMAGE.hot)' -r -F
 complete -c pagerctl -n '__fish_seen_subcommand_from template' -l prefetch -d 'whether the hot list is replayed: on (the default), off, or sequential, all of the image without a list' -x -a 'on off sequential'
 complete -c pagerctl -n '__fish_seen_subcommand_from template' -l cache-key -d 'images of one key are the same (default: the file)' -x
+complete -c pagerctl -n __fish_use_subcommand -a events -d 'follow what happens to sessions and workers'
+complete -c pagerctl -n '__fish_seen_subcommand_from events' -l recent -d 'begin with the last events, as far as pagerd keeps them'
 complete -c pagerctl -n __fish_use_subcommand -a doctor -d 'what is missing on this host, and the remedy'
 complete -c pagerctl -n '__fish_seen_subcommand_from doctor' -l vmm-uid -d 'user that may connect to the session (default: yours; restore by root: Firecracker\'s)' -x
 complete -c pagerctl -n __fish_use_subcommand -a record -d 'record the order in which its guest touches its pages'

@@ -65,6 +65,14 @@ print_cell(FILE *out, const char *text, size_t width, bool right, bool last)
 }
 
 void
+text_paint(FILE *out, bool colour, enum table_colour which, const char *word)
+{
+	bool painted = colour && which != TABLE_PLAIN;
+
+	fprintf(out, "%s%s%s", painted ? escapes[which] : "", word, painted ? "\033[0m" : "");
+}
+
+void
 table_print(const struct table *table, FILE *out, bool colour)
 {
 	size_t widths[TABLE_MAX_COLUMNS], n = table->nr_columns;

@@ -58,6 +58,8 @@ void table_init(struct table *table, const char *const *headers);
 void table_fini(struct table *table);
 void table_add(struct table *table, enum table_colour colour, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* One word, painted or not. */
+void text_paint(FILE *out, bool colour, enum table_colour which, const char *word);
 void table_print(const struct table *table, FILE *out, bool colour);
 
 #endif

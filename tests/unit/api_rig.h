@@ -116,13 +116,6 @@ child_is_draining(const struct child *child)
 }
 
 const char *
-child_event_name(enum child_event event)
-{
-	(void)event;
-	return "EVENT";
-}
-
-const char *
 child_state_word(enum child_state state)
 {
 	(void)state;

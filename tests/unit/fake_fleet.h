@@ -118,4 +118,11 @@ child_log(const struct child *child, enum log_level level, const char *fmt, ...)
 	log_at(level, "child %u v%s: %s", (unsigned int)child->number, child->version, text);
 }
 
+const char *
+child_event_name(enum child_event event)
+{
+	(void)event;
+	return "EVENT";
+}
+
 #endif
