@@ -27,7 +27,7 @@
 #include "supervisor/upgrade.h"
 
 /* Descriptors that one session costs at most, and what we need besides. */
-#define FDS_PER_SESSION 7
+#define FDS_PER_SESSION 9
 #define FDS_BESIDES	512
 /* A user without an entry gets the group of the same number. */
 #define MAX_ID (UINT32_MAX - 1)

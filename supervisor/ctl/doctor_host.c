@@ -12,7 +12,7 @@
 #include "supervisor/ctl/text.h"
 
 /* What pagerd keeps for a session and for itself; it says at its start how many that makes. */
-#define FDS_PER_SESSION 7
+#define FDS_PER_SESSION 9
 #define FDS_BESIDES	512
 /* A worker's threads: one for each session and a few. */
 #define TASKS_BESIDES 64

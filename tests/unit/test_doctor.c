@@ -125,12 +125,12 @@ test_limits(void)
 	is_int(doctor.nr, 1, "and no more to say");
 	look_at_limits(LIMITS("unlimited"), "5000\n", "max\n");
 	is_result("limits", DOCTOR_OK, "no limit");
-	look_at_limits(LIMITS("7511"), "max\n", "max\n");
+	look_at_limits(LIMITS("9511"), "max\n", "max\n");
 	is_result("limits", DOCTOR_WARN, "one descriptor too few");
-	ok(strstr(found("limits", NULL)->remedy, "LimitNOFILE=7512"), "  which names the number");
-	look_at_limits(LIMITS("7512"), "1000\n", "max\n");
+	ok(strstr(found("limits", NULL)->remedy, "LimitNOFILE=9512"), "  which names the number");
+	look_at_limits(LIMITS("9512"), "1000\n", "max\n");
 	ok(found("limits", "1 000 tasks"), "few tasks");
-	look_at_limits(LIMITS("7512"), "max\n", "1073741824\n");
+	look_at_limits(LIMITS("9512"), "max\n", "1073741824\n");
 	ok(found("limits", "limited to 1 GiB"), "limited memory");
 	look_at_limits("nonsense", "", "many");
 	is_int(doctor.nr, 0, "files that are not understood say nothing");
