@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/xalloc.h"
@@ -34,6 +35,7 @@ api_health(struct api_call *call)
 
 	json_put_text(json, "status", "ok");
 	json_put_text(json, "version", PROJECT_VERSION);
+	json_put_u64(json, "pid", (uint64_t)getpid());
 	json_put_u64(json, "uptime_ms", (clock_now_ns() - call->sup->started_ns) / NS_PER_MS);
 	json_put_text(json, "backend", call->sup->options.backend);
 	json_put_u64(json, "sessions", call->sup->sessions.live);

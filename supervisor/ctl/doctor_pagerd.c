@@ -17,23 +17,15 @@
 
 #define ASK_MS UINT64_C(5000)
 
-/* 0 with the JSON, owned, and who answered; else a negative errno. */
+/* 0 with the JSON, owned; else a negative errno. */
 static int
-ask(struct doctor *d, const char *target, json_t **ret, struct ucred *ret_peer)
+ask(struct doctor *d, const char *target, json_t **ret)
 {
 	const struct exchange get = {
 	    d->ctl->socket_path, "GET", target, NULL, clock_now_ns() + ASK_MS * NS_PER_MS};
-	scoped_client struct client *client = NULL;
 	scoped_answer struct answer answer = {0};
-	int r = exchange_start(&get, &client);
 
-	if (r == 0 && ret_peer)
-		r = client_peer(client, ret_peer);
-	while (r == 0 && !client_is_done(client))
-		r = exchange_turn(&client, 1, get.deadline_ns);
-	if (r < 0)
-		return r;
-	exchange_end(client, &answer);
+	exchange_run(&get, &answer);
 	if (answer.status != 200 || !answer.json)
 		return answer.status < 0 ? answer.status : -EPROTO;
 	*ret = answer.json;
@@ -71,7 +63,7 @@ check_versions(struct doctor *d)
 	const char *current;
 	size_t i, installed = 0;
 
-	if (ask(d, "/versions", &json, NULL) < 0)
+	if (ask(d, "/versions", &json) < 0)
 		return;
 	current = ctl_text(json, "current");
 	json_array_foreach(json_object_get(json, "versions"), i, v)
@@ -107,7 +99,7 @@ check_sessions(struct doctor *d)
 	size_t i, live = 0, held = 0, alarmed = 0;
 	const char *one = "", *other = "";
 
-	if (ask(d, "/sessions", &json, NULL) < 0)
+	if (ask(d, "/sessions", &json) < 0)
 		return;
 	json_array_foreach(json_object_get(json, "sessions"), i, s)
 	{
@@ -173,7 +165,7 @@ check_config(struct doctor *d, pid_t pid)
 	const char *text;
 	uint64_t max_sessions;
 
-	if (ask(d, "/config", &json, NULL) < 0)
+	if (ask(d, "/config", &json) < 0)
 		return;
 	check_roots(d, json);
 	text = json_string_value(option(json, "max-sessions"));
@@ -189,25 +181,27 @@ check_config(struct doctor *d, pid_t pid)
 void
 doctor_pagerd(struct doctor *d)
 {
-	struct ucred peer = {0};
 	json_t *health = NULL;
 	const char *version;
 	char up[TEXT_BYTES];
-	int r = ask(d, "/health", &health, &peer);
+	pid_t pid;
+	int r = ask(d, "/health", &health);
 
 	if (r < 0) {
 		say_silent(d, r);
 		return;
 	}
 	version = ctl_text(health, "version");
-	doctor_say(d, "pagerd", DOCTOR_OK, NULL, "%s, process %d, up %s", version, (int)peer.pid,
+	/* Not whom the socket names: that is the service manager, if it made the socket. */
+	pid = (pid_t)ctl_u64(health, "pid");
+	doctor_say(d, "pagerd", DOCTOR_OK, NULL, "%s, process %d, up %s", version, (int)pid,
 	    text_nanos(up, ctl_u64(health, "uptime_ms") * NS_PER_MS));
 	if (strcmp(version, PROJECT_VERSION) != 0)
 		doctor_say(d, "pagerd", DOCTOR_WARN, "systemctl restart pagerd; no VM notices",
 		    "pagerd is %s, pagerctl %s: an upgrade has not been finished", version,
 		    PROJECT_VERSION);
 	json_decref(health);
-	check_config(d, peer.pid);
+	check_config(d, pid);
 	check_versions(d);
 	check_sessions(d);
 }

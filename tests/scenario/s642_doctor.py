@@ -59,7 +59,8 @@ def in_a_bad_way():
         path = os.path.join(pager.dir, "other.sock")
         session = {"outcome": None, "version": "0.0.1", "image": "/i"}
         told = {
-            "/health": {"status": "ok", "version": "0.0.1\033[31m", "uptime_ms": 5},
+            "/health": {"status": "ok", "version": "0.0.1\033[31m", "uptime_ms": 5,
+                        "pid": os.getpid()},
             "/versions": {"current": "", "versions": [
                 {"version": "0.0.1", "installed": False, "sessions": 2, "retry_in_ms": 0},
                 {"version": "0.0.2", "installed": True, "sessions": 0, "retry_in_ms": 900}]},
