@@ -118,6 +118,12 @@ rig_on_near(struct endpoint *ep, const struct ipc_msg *msg, int *fds)
 	case IPC_SESSION_ALARM:
 		worker->verdict = session_on_alarm(child, &msg->session_alarm);
 		break;
+	case IPC_SESSION_IMAGE:
+		worker->verdict = session_on_image(child, &msg->session_image);
+		break;
+	case IPC_SESSION_IMAGE_FILE:
+		worker->verdict = session_on_image_file(child, &msg->session_image_file);
+		break;
 	case IPC_SESSION_PICTURED:
 		worker->verdict = session_on_pictured(child, &msg->session_pictured);
 		break;
