@@ -77,6 +77,7 @@ enum ipc_ability {
 	IPC_CAN_PICTURE = 1U << 16, /* SESSION_PICTURE; answers the faults of protected pages */
 	IPC_CAN_TRACE = 1U << 17,   /* SESSION_TRACE and SESSION_TRACE_STOP */
 	IPC_CAN_BE_CONNECTED = 1U << 18, /* SESSION_CONNECT at any time; IPC_SESSION_CONNECTS */
+	IPC_CAN_NAME = 1U << 20,	 /* SESSION_IMAGE_NAME */
 };
 
 /* SESSION_PICTURE.flags */

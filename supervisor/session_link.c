@@ -113,6 +113,24 @@ session_suits(const struct session *session, const struct child *child)
 	return (child->sandbox & IPC_CAN_PICTURE) != 0;
 }
 
+/* So that nothing has to be asked of storage that may not answer. */
+static int
+send_image_name(struct session *session)
+{
+	const struct image *image = &session->image;
+	struct ipc_msg msg = {.type = IPC_SESSION_IMAGE_NAME};
+
+	if ((session->child->sandbox & IPC_CAN_NAME) == 0)
+		return 0;
+	msg.session_image_name.seq = endpoint_next_seq(&session->child->ep);
+	msg.session_image_name.session = session->number;
+	msg.session_image_name.dev = image->dev;
+	msg.session_image_name.ino = image->ino;
+	msg.session_image_name.mtime_ns = image->mtime_ns < 0 ? 0 : (uint64_t)image->mtime_ns;
+	msg.session_image_name.is_new = session->uffd < 0 && session->workers_lost == 0;
+	return child_send(session->child, &msg, NULL, 0);
+}
+
 int
 session_send(struct session *session)
 {
@@ -121,6 +139,8 @@ session_send(struct session *session)
 	/* If only this one can be sent, the next session's takes its place. */
 	int r = session->overlays.fd >= 0 ? send_overlays(session) : 0;
 
+	if (r == 0)
+		r = send_image_name(session);
 	if (r < 0)
 		return r;
 	r = session->uffd >= 0 ? send_adopt(session) : send_open(session);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -48,16 +49,15 @@ find_kind(int fd)
 }
 
 static struct image *
-find_open(struct pager *pager, const struct stat *st, uint64_t bytes)
+find_open(struct pager *pager, const struct image_name *name, uint64_t bytes)
 {
 	struct list *pos;
 
 	list_for_each(pos, &pager->images) {
 		struct image *image = list_entry(pos, struct image, link);
 
-		if (image->dev == st->st_dev && image->ino == st->st_ino && image->bytes == bytes &&
-		    image->changed.tv_sec == st->st_mtim.tv_sec &&
-		    image->changed.tv_nsec == st->st_mtim.tv_nsec)
+		if (image->name.dev == name->dev && image->name.ino == name->ino &&
+		    image->bytes == bytes && image->name.mtime_ns == name->mtime_ns)
 			return image;
 	}
 	return NULL;
@@ -92,7 +92,7 @@ init_locks(struct image *image)
 
 /* NULL and a negative errno, or the image. */
 static struct image *
-open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, int *ret_error)
+open_new(struct pager *pager, int fd, const struct image_name *name, uint64_t bytes, int *ret_error)
 {
 	size_t mapped = round_up(bytes);
 	void *map = mmap(NULL, mapped, PROT_READ, MAP_SHARED, fd, 0);
@@ -105,14 +105,15 @@ open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, int
 	}
 	image = xcalloc(1, sizeof(*image));
 	list_init(&image->link);
-	image->dev = st->st_dev;
-	image->ino = st->st_ino;
-	image->changed = st->st_mtim;
+	image->name = *name;
 	image->bytes = bytes;
 	image->pager = pager;
 	image->map = map;
 	image->mapped_bytes = mapped;
 	atomic_init(&image->kind, find_kind(fd));
+	/* Only what lives in memory has seals. */
+	image->is_patient = atomic_load(&image->kind) == IMAGE_SLOW && fcntl(fd, F_GET_SEALS) < 0;
+	atomic_init(&image->has_answered, name->is_new);
 	init_locks(image);
 	image->fd = fd;
 	sem_init(&image->may_warm, 0, pager->is_adopting ? 0 : 1);
@@ -128,18 +129,32 @@ open_new(struct pager *pager, int fd, const struct stat *st, uint64_t bytes, int
 	return image;
 }
 
-int
-image_get(struct pager *pager, int fd, uint64_t bytes, struct image **ret)
+static uint64_t
+nanos(struct timespec t)
 {
+	return t.tv_sec < 0 ? 0 : (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+int
+image_get(
+    struct pager *pager, int fd, uint64_t bytes, const struct image_name *name, struct image **ret)
+{
+	struct image_name found = {.is_new = true};
 	struct stat st;
 	struct image *image;
 	int error = 0;
 
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	image = find_open(pager, &st, bytes);
+	if (name == NULL) {
+		if (fstat(fd, &st) < 0)
+			return -errno;
+		found.dev = st.st_dev;
+		found.ino = st.st_ino;
+		found.mtime_ns = nanos(st.st_mtim);
+		name = &found;
+	}
+	image = find_open(pager, name, bytes);
 	if (image == NULL) {
-		image = open_new(pager, fd, &st, bytes, &error);
+		image = open_new(pager, fd, name, bytes, &error);
 		if (image == NULL)
 			return error;
 	} else {
@@ -195,6 +210,8 @@ wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns)
 	return pthread_cond_timedwait(cond, lock, &until);
 }
 
+static void let_ask(struct image *image);
+
 bool
 image_wait_index(struct image *image, uint64_t max_ns)
 {
@@ -202,6 +219,7 @@ image_wait_index(struct image *image, uint64_t max_ns)
 	bool indexed;
 	int r = 0;
 
+	let_ask(image);
 	pthread_mutex_lock(&image->lock);
 	while (!image->indexed && r == 0)
 		r = wait_until(&image->cond, &image->lock, until_ns);
@@ -210,18 +228,13 @@ image_wait_index(struct image *image, uint64_t max_ns)
 	return indexed;
 }
 
-static uint64_t
-nanos(struct timespec t)
-{
-	return t.tv_sec < 0 ? 0 : (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
-
 static void
 look_at_file(struct image *image)
 {
 	struct image_file now, *seen = &image->file;
 	struct stat st;
 
+	atomic_store(&image->watched_ns, clock_now_ns());
 	if (fstat(image->fd, &st) < 0)
 		return;
 	now = (struct image_file){(uint64_t)st.st_size, nanos(st.st_mtim), nanos(st.st_ctim)};
@@ -242,12 +255,42 @@ image_watch(struct image *image)
 	while (!atomic_load(&image->stop)) {
 		uint64_t until_ns = clock_now_ns() + LOOK_NS;
 
-		look_at_file(image);
+		if (!image->is_patient || atomic_load(&image->changes) == 0)
+			look_at_file(image);
 		pthread_mutex_lock(&image->watch_lock);
 		while (!atomic_load(&image->stop) && clock_now_ns() < until_ns)
 			wait_until(&image->watch_cond, &image->watch_lock, until_ns);
 		pthread_mutex_unlock(&image->watch_lock);
 	}
+}
+
+void
+image_wait_answer(struct image *image)
+{
+	pthread_mutex_lock(&image->watch_lock);
+	while (
+	    image->is_patient && !atomic_load(&image->has_answered) && !atomic_load(&image->stop))
+		pthread_cond_wait(&image->watch_cond, &image->watch_lock);
+	pthread_mutex_unlock(&image->watch_lock);
+}
+
+static void
+let_ask(struct image *image)
+{
+	if (atomic_load(&image->has_answered))
+		return;
+	pthread_mutex_lock(&image->watch_lock);
+	atomic_store(&image->has_answered, true);
+	pthread_cond_broadcast(&image->watch_cond);
+	pthread_mutex_unlock(&image->watch_lock);
+}
+
+void
+image_note_answer(struct image *image)
+{
+	let_ask(image);
+	if (image->is_patient && clock_now_ns() >= atomic_load(&image->watched_ns) + LOOK_NS)
+		look_at_file(image);
 }
 
 void

@@ -44,14 +44,20 @@ struct image_file {
 	uint64_t mtime_ns, ctime_ns; /* since 1970 */
 };
 
+/* Which file an image is. */
+struct image_name {
+	uint64_t dev, ino;
+	uint64_t mtime_ns; /* a file that was rewritten is another image */
+	bool is_new;	   /* its storage has just answered */
+};
+
 struct image {
 	struct list link; /* pager.images */
 	unsigned refs;	  /* sessions; control thread only */
 	/* The sessions as one, and the indexer, which may wait for storage: the last frees. */
 	_Atomic unsigned holders;
-	uint64_t dev, ino;
-	struct timespec changed; /* mtime: a file that was rewritten is another image */
-	int fd;			 /* owned */
+	struct image_name name;
+	int fd;		  /* owned */
 	uint64_t bytes;	  /* when it was opened; offsets beyond it, up to a whole page, are zeros */
 	_Atomic int kind; /* enum image_kind; slow until the indexer knows, and when cut */
 	_Atomic uint64_t looked_ns; /* when the size of an image in memory was looked at */
@@ -66,14 +72,21 @@ struct image {
 	/* Of its own: whoever waits for the holes holds the other. */
 	pthread_mutex_t watch_lock; /* the rest */
 	pthread_cond_t watch_cond;
-	struct pager *pager;	  /* for the indexer, until it is told to stop */
-	struct image_file file;	  /* as it was seen last */
-	_Atomic unsigned changes; /* how often that has become different; 0: never looked */
+	struct pager *pager;	/* for the indexer, until it is told to stop */
+	struct image_file file; /* as it was seen last */
+	/* Storage of which nothing is known but by its answers (FUSE): nobody can kill who waits for
+	 * one.  So it is asked right after a read that succeeded, and of nothing before the first. */
+	bool is_patient;
+	_Atomic bool has_answered;   /* a read has succeeded, or a completion cannot do without */
+	_Atomic uint64_t watched_ns; /* when the file was looked at */
+	_Atomic unsigned changes;    /* how often that has become different; 0: never looked */
 };
 
 /* Finds or opens the image behind fd.  On success the image owns fd and the caller a
- * reference.  0 or a negative errno (the caller still owns fd). */
-int image_get(struct pager *pager, int fd, uint64_t bytes, struct image **ret);
+ * reference.  0 or a negative errno (the caller still owns fd).  Without a name (NULL) it asks
+ * the file, which may wait for storage. */
+int image_get(
+    struct pager *pager, int fd, uint64_t bytes, const struct image_name *name, struct image **ret);
 void image_put(struct image *image);
 
 /* Filling page tables keeps others from mapping memory, as a new session must, and from the
@@ -87,9 +100,13 @@ void image_release(struct image *image);
  * control or a fault thread. */
 bool image_wait_index(struct image *image, uint64_t max_ns);
 
-/* Looks at the file again and again, until the image is put, and wakes the control thread
- * when it has changed.  For the indexer's thread: any look may wait for storage for ever. */
+/* The indexer's thread: looks at the file again and again, until the image is put, and wakes
+ * the control thread when it has changed. */
 void image_watch(struct image *image);
+/* The same thread, before it asks anything: waits until the storage may be asked. */
+void image_wait_answer(struct image *image);
+/* A thread that may wait: a read has succeeded. */
+void image_note_answer(struct image *image);
 
 /* The control thread: tells the supervisor how the file of its image is, if that is news. */
 void image_tell(struct session *s);

@@ -145,6 +145,7 @@ image_index_main(void *arg)
 	struct image *image = arg;
 	struct image_index *index = grow(NULL, FIRST_ROOM);
 
+	image_wait_answer(image);
 	if (atomic_load(&image->kind) == IMAGE_SLOW)
 		find_memory_kind(image);
 	copylock_idle_priority();

@@ -122,6 +122,7 @@ serve(struct session *s, struct iolane_slot *slot, const struct run *page, void 
 	if (r < 0)
 		return unreadable_page(s, slot, page, -r) ? SERVE_LATER : SERVED;
 	slot->failed = 0;
+	image_note_answer(s->image);
 	result = fill_locked(s, page, buf, &fill);
 	switch (result) {
 	case FILL_DONE:

@@ -27,6 +27,13 @@
 /* clang-format on */
 
 static void
+on_session_image_name(struct pager *pager, const struct ipc_session_image_name *msg, int *fds)
+{
+	(void)fds;
+	pager->image_name = *msg;
+}
+
+static void
 on_session_overlays(struct pager *pager, const struct ipc_session_overlays *msg, int *fds)
 {
 	pager_keep_overlays(pager, msg->session, fd_take(&fds[0]));
@@ -231,7 +238,8 @@ pager_say_hello(struct pager *pager)
 	msg.hello.protocol = IPC_PROTOCOL;
 	ipc_text(msg.hello.version, PROJECT_VERSION);
 	msg.hello.pid = (uint32_t)getpid();
-	msg.hello.sandbox = pager->sandbox | IPC_CAN_PICTURE | IPC_CAN_TRACE | IPC_CAN_BE_CONNECTED;
+	msg.hello.sandbox =
+	    pager->sandbox | IPC_CAN_PICTURE | IPC_CAN_TRACE | IPC_CAN_BE_CONNECTED | IPC_CAN_NAME;
 	msg.hello.sessions = pager->nr_sessions;
 	pager_send(pager, &msg, NULL, 0);
 }

@@ -25,8 +25,9 @@ struct pager {
 	bool is_adopting; /* some may have a SESSION_ADOPT that is not answered yet */
 	bool draining;
 	struct rejoin rejoin;
-	uint64_t overlays_of; /* the session that overlays_fd is meant for */
-	int overlays_fd;      /* owned; -1: none wait to be claimed */
+	uint64_t overlays_of;			  /* the session that overlays_fd is meant for */
+	int overlays_fd;			  /* owned; -1: none wait to be claimed */
+	struct ipc_session_image_name image_name; /* of the session that is told of next */
 	int exit_code;
 	uint32_t sandbox;
 	ev_async posted;  /* a thread has something to say */

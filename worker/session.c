@@ -192,13 +192,20 @@ new_session(struct pager *pager, const struct setup *setup)
 static int
 map_image(struct session *s, int *image_fd, int *map_fd)
 {
+	const struct ipc_session_image_name *told = &s->pager->image_name;
+	const struct image_name *named = NULL;
+	struct image_name name;
 	int r = pagemap_map(&s->map, *map_fd, true);
 
 	if (r < 0)
 		return r;
 	if (s->map.nr_pages < (s->image_bytes + PAGE_BYTES - 1) / PAGE_BYTES)
 		return -EPROTO;
-	r = image_get(s->pager, *image_fd, s->image_bytes, &s->image);
+	if (told->session == s->number) {
+		name = (struct image_name){told->dev, told->ino, told->mtime_ns, told->is_new != 0};
+		named = &name;
+	}
+	r = image_get(s->pager, *image_fd, s->image_bytes, named, &s->image);
 	if (r < 0)
 		return r;
 	*image_fd = -1;

@@ -6,6 +6,7 @@ silent.  Speaks to /dev/fuse itself, so that it needs no library.
     with fuse.Image(pager, size="4M") as image:
         image.error = errno.ESTALE      # reads fail from now on
         image.pause()                   # reads get no answer
+        image.pause(silent=True)        # nor do questions of how the file is
         image.resume()
 """
 import ctypes
@@ -60,7 +61,7 @@ class Image:
         self.error = 0
         self.is_bad = lambda offset, size: True  # which reads the two above are about
         self.reads = 0
-        self.is_paused = False
+        self.is_paused = self.is_silent = False
         self.held = []
         self.changed = threading.Condition()
         os.mkdir(self.directory)
@@ -82,16 +83,18 @@ class Image:
         self.resume()
         libc.umount2(self.directory.encode(), MNT_DETACH)
 
-    def pause(self):
+    def pause(self, silent=False):
         with self.changed:
             self.is_paused = True
+            self.is_silent = silent
 
     def resume(self):
         with self.changed:
             self.is_paused = False
+            self.is_silent = False
             held, self.held = self.held, []
-        for unique, offset, size in held:
-            self._read(unique, offset, size)
+        for answer, arguments in held:
+            answer(*arguments)
 
     def wait_held(self, n=1, timeout=30):
         """Until n reads are without an answer."""
@@ -125,10 +128,21 @@ class Image:
         with self.changed:
             self.reads += 1
             if self.is_paused and self.is_bad(offset, size):
-                self.held.append((unique, offset, size))
+                self.held.append((self._read, (unique, offset, size)))
                 self.changed.notify_all()
                 return
         self._read(unique, offset, size)
+
+    def _tell_attr(self, unique, node):
+        self._answer(unique, 0, struct.pack("<Q2I", 0, 0, 0) + self._attr(node))
+
+    def _on_getattr(self, unique, node):
+        with self.changed:
+            if self.is_silent:
+                self.held.append((self._tell_attr, (unique, node)))
+                self.changed.notify_all()
+                return
+        self._tell_attr(unique, node)
 
     def _on(self, opcode, unique, node, body):
         if opcode == INIT:
@@ -140,7 +154,7 @@ class Image:
         elif opcode == LOOKUP:
             self._answer(unique, errno.ENOENT)
         elif opcode == GETATTR:
-            self._answer(unique, 0, struct.pack("<Q2I", 0, 0, 0) + self._attr(node))
+            self._on_getattr(unique, node)
         elif opcode in (OPEN, OPENDIR):
             self._answer(unique, 0, struct.pack("<QII", 0, 0, 0))
         elif opcode == READ:

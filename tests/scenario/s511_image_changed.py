@@ -9,9 +9,11 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import fuse  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
 
+MIB = 1 << 20
 ALARM = "<3>.*id=%s: alarm: its image .* was modified in place: "
 
 
@@ -96,7 +98,23 @@ def unseen(who):
         guest.kill()
 
 
+def on_slow_storage():
+    """Of storage that nobody can be kept from waiting for, it is seen at the next read."""
+    fuse.needs()
+    with pagerd.Pagerd() as pager, fuse.Image(pager, size="4M", seed=6) as image:
+        guest = pager.restore(image, "a", engine="threads")
+        pager.log.wait("SESSION_IMAGE_FILE")
+        with open(image.behind.path, "r+b") as f:
+            f.seek(4 * MIB - 1)
+            f.write(b"x")
+        # Reads go on until the next look is due.
+        guest.cmd("start seq period=100000 burst=4")
+        pager.log.wait(ALARM % "a" + "it was written to")
+        tap.is_(changed(pager), "it was written to since it was opened", "seen at a read")
+        guest.kill()
+
+
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(written, replaced, functools.partial(unseen, "worker"),
+    tap.run(written, replaced, on_slow_storage, functools.partial(unseen, "worker"),
             functools.partial(unseen, "supervisor"))

@@ -77,6 +77,33 @@ def other_pages_are_served():
         memory.close()
 
 
+def worker_dies_meanwhile():
+    """Storage that answers nothing at all: the sessions of others are adopted, and served."""
+    fuse.needs()
+    with pagerd.Pagerd(heartbeat_interval="200ms") as pager, \
+            fuse.Image(pager, size="4M", seed=6) as image:
+        stuck = pager.restore(image, "a", engine="threads")
+        neighbour = pager.restore(pager.image(size="8M", seed=7), "b", engine="threads")
+        image.pause(silent=True)
+        stuck.send("touch seq")
+        image.wait_held(1)
+        os.kill(pager.worker_pid(), signal.SIGKILL)
+        pager.log.wait("id=b: adopted by worker")
+        tap.is_(neighbour.cmd("verify", timeout=20)["wrong"], 0, "the neighbour is served")
+        mark = pager.log.mark()
+        for _ in range(10):
+            pager.log.wait("PONG", mark)
+            mark = pager.log.mark()
+        pid = pager.worker_pid()
+        with pager.restore(pager.image("new", size="1M", seed=8), "c") as guest:
+            tap.is_(guest.cmd("verify")["wrong"], 0, "and so is a new one")
+        tap.is_(pager.worker_pid(), pid, "by a worker that lives")
+        image.resume()
+        tap.is_(stuck.answer()["wrong"], 0, "when the storage answers, so is the other")
+        stuck.kill()
+        neighbour.kill()
+
+
 def closed_while_it_waits():
     """Neither a session nor pagerd nor its worker is kept from its end."""
     fuse.needs()
@@ -94,4 +121,5 @@ def closed_while_it_waits():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(others_are_served, other_pages_are_served, closed_while_it_waits)
+    tap.run(others_are_served, other_pages_are_served, worker_dies_meanwhile,
+            closed_while_it_waits)

@@ -102,6 +102,8 @@ static const struct ipc_msg samples[] = {
     {.type = IPC_SESSION_PICTURED, .session_pictured = {13, 7, 0, 1, 3, 4}},
     {.type = IPC_SESSION_IMAGE, .session_image = {0, 5, IPC_IMAGE_POISONED, EIO, 1U << 30, 3}},
     {.type = IPC_SESSION_IMAGE_FILE, .session_image_file = {0, 5, UINT64_MAX, 1, 0}},
+    {.type = IPC_SESSION_IMAGE_NAME,
+	.session_image_name = {12, 5, 2049, UINT64_MAX, UINT64_C(1) << 60, 1}},
     {.type = IPC_SESSION_TRACE, .session_trace = {13, 5, 2, UINT64_C(1) << 40, 128}},
     {.type = IPC_SESSION_TRACE_STOP, .session_trace_stop = {14, 5, 1}},
     {.type = IPC_SESSION_HELD_TRACE, .session_held_trace = {15, 5, 1}},

@@ -29,7 +29,7 @@ open_image(int fd, uint64_t bytes)
 {
 	struct image *image = NULL;
 
-	if (image_get(&pager, fd, bytes, &image) < 0) {
+	if (image_get(&pager, fd, bytes, NULL, &image) < 0) {
 		ok(false, "an image");
 		exit(done());
 	}
@@ -330,7 +330,7 @@ test_refused(void)
 
 	if (pipe(pipe_fds) < 0)
 		return;
-	ok(image_get(&pager, pipe_fds[0], RIG_PAGE, &image) < 0 && image == NULL,
+	ok(image_get(&pager, pipe_fds[0], RIG_PAGE, NULL, &image) < 0 && image == NULL,
 	    "what cannot be mapped is refused");
 	ok(fcntl(pipe_fds[0], F_GETFD) >= 0, "and stays the caller's");
 	close(pipe_fds[0]);

@@ -215,7 +215,7 @@ rig_close(struct rig *rig)
 void
 rig_image(struct rig *rig, int fd, uint64_t bytes)
 {
-	int r = image_get(&rig->pager, fd, bytes, &rig->session.image);
+	int r = image_get(&rig->pager, fd, bytes, NULL, &rig->session.image);
 
 	if (r < 0)
 		bail_out("image: %s", strerror(-r));
