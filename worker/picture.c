@@ -362,6 +362,8 @@ picture_tell(struct session *s)
 	struct ipc_msg msg = {.type = IPC_SESSION_PICTURED};
 	struct picture *p = &s->picture;
 
+	session_log(s, LOG_LEVEL_DEBUG, "picture number=%llu since=%llu error=%d",
+	    (unsigned long long)p->number, (unsigned long long)p->base, p->error);
 	msg.session_pictured.seq = p->seq;
 	msg.session_pictured.session = s->number;
 	msg.session_pictured.error = (uint32_t)p->error;

@@ -47,14 +47,18 @@ def untracked():
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
 
 
-def no_events():
-    """Features of the VMM's choice without which nothing can be known of writes."""
+def no_events(flag):
+    """Features of the VMM's choice with which nothing can be known of writes."""
     with pagerd.Pagerd() as pager:
         image = pager.image(size="4M", seed=62)
-        with pager.restore(image, "a", track=1, uffd_flags="no-remove") as guest:
+        with pager.restore(image, "a", track=1, uffd_flags=flag) as guest:
+            guest.cmd("touch rand count=300")
             guest.cmd("write rand count=100")
-            tap.is_(pages.ask(pager, "a")["tracking"], "none",
-                    "protected, but removals are not told: writes are not tracked")
+            picture = pages.ask(pager, "a")
+            tap.is_(picture["tracking"], "none", "protected, but with %s: not tracked" % flag)
+            snapshot = pages.Snapshot(image)
+            snapshot.apply(picture, guest)
+            tap.is_(snapshot.differs(guest), [], "a snapshot of all that is present is right")
             tap.is_(pager.error_of("POST", PAGES)[:2], (409, "untracked"), "no new picture")
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
 
@@ -258,4 +262,4 @@ def large():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(untracked, no_events, huge, forms, refusals, without_worker, slow_reader, large)
+    tap.run(untracked, lambda: no_events("no-remove"), lambda: no_events("wp-async"), huge, forms, refusals, without_worker, slow_reader, large)

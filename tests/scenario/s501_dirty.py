@@ -24,7 +24,8 @@ def standing(engine, **options):
         options = dict({"track": 1}, **options)
         with pager.restore(image, "a", engine=engine, vcpus=2, regions=2, **options) as guest:
             what = "%s%s%s" % (engine, ", memfd" if "memfd" in options else "",
-                               "" if options["track"] else ", registered by the worker")
+                               options.get("uffd_flags", "") if options["track"]
+                               else ", registered by the worker")
             guest.cmd("touch rand count=1500 seed=1")
             first = pages.ask(pager, "a")
             tap.is_((first["tracking"], first["since"], first["picture"]),
@@ -230,7 +231,7 @@ def handed_over():
     following, program = pagerd.other_version()
     with pagerd.Pagerd() as pager:
         image = pager.image(size="4M", seed=56)
-        with pager.restore(image, "a", track=1) as guest:
+        with pager.restore(image, "a", members={"track_writes": True}) as guest:
             guest.cmd("write rand count=100 seed=1")
             pages.ask(pager, "a", new=True)
             pager.install(following, program)
@@ -253,6 +254,7 @@ if __name__ == "__main__":
     part = functools.partial
     tap.run(*[part(standing, engine) for engine in vmm.engines()],
             part(standing, "threads", memfd=1, members={"memfd": True}),
+            part(standing, "threads", uffd_flags="wp-unpopulated"),
             *[part(standing, engine, track=0, members={"track_writes": True})
               for engine in vmm.engines()],
             *[part(running, engine) for engine in vmm.engines()],

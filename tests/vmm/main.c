@@ -36,7 +36,8 @@ static const char usage_text[] =
     "  --vcpus N\n"
     "  --engine kvm|threads|auto\n"
     "  --handshake new|old4|old3|wrapped|split1\n"
-    "  --uffd-flags WORD,...  no-remove, blocking, user-mode, syscall\n"
+    "  --uffd-flags WORD,...  no-remove, blocking, user-mode, syscall,\n"
+    "                         wp-async, wp-unpopulated\n"
     "  --hugepages 2M\n"
     "  --track 1              register for write protection, too\n"
     "  --memfd 1              memory is a shared memfd; the handshake brings it\n"
@@ -71,7 +72,7 @@ static const struct word_value handshake_words[] = {{"new", HANDSHAKE_NEW},
     {"split1", HANDSHAKE_SPLIT1}, {NULL, 0}};
 static const struct word_value uffd_words[] = {{"no-remove", UFFD_F_NO_REMOVE},
     {"blocking", UFFD_F_BLOCKING}, {"user-mode", UFFD_F_USER_MODE}, {"syscall", UFFD_F_SYSCALL},
-    {NULL, 0}};
+    {"wp-async", UFFD_F_WP_ASYNC}, {"wp-unpopulated", UFFD_F_WP_UNPOPULATED}, {NULL, 0}};
 static const struct word_value hugepage_words[] = {{"2M", 1}, {NULL, 0}};
 static const struct word_value flag_words[] = {{"0", 0}, {"1", 1}, {NULL, 0}};
 

@@ -20,6 +20,10 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
+/* Linux 6.7 and 6.4 */
+#define FEATURE_WP_ASYNC       (UINT64_C(1) << 15)
+#define FEATURE_WP_UNPOPULATED (UINT64_C(1) << 13)
+
 #define ALIGNMENT	VMM_HUGEPAGE_BYTES
 #define MAP_HUGE_2M	(21 << 26)
 #define GAP_START_BYTES (UINT64_C(3) << 30)
@@ -162,6 +166,10 @@ memory_register(struct vmm_memory *m, const struct vmm_options *o)
 		return err;
 	if ((o->uffd_flags & UFFD_F_NO_REMOVE) == 0)
 		api.features = UFFD_FEATURE_EVENT_REMOVE;
+	if ((o->uffd_flags & UFFD_F_WP_ASYNC) != 0)
+		api.features |= FEATURE_WP_ASYNC;
+	if ((o->uffd_flags & UFFD_F_WP_UNPOPULATED) != 0)
+		api.features |= FEATURE_WP_UNPOPULATED;
 	if (ioctl(m->uffd, UFFDIO_API, &api) < 0)
 		return -errno;
 	for (r = 0; r < m->nr_regions; r++) {

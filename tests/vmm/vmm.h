@@ -41,10 +41,12 @@ enum vmm_handshake {
 };
 
 enum vmm_uffd_flag {
-	UFFD_F_NO_REMOVE = 1, /* without UFFD_FEATURE_EVENT_REMOVE */
-	UFFD_F_BLOCKING = 2,  /* without O_NONBLOCK */
-	UFFD_F_USER_MODE = 4, /* user-mode faults only: KVM's own fail */
-	UFFD_F_SYSCALL = 8,   /* userfaultfd(2) even where /dev/userfaultfd exists */
+	UFFD_F_NO_REMOVE = 1,	    /* without UFFD_FEATURE_EVENT_REMOVE */
+	UFFD_F_BLOCKING = 2,	    /* without O_NONBLOCK */
+	UFFD_F_USER_MODE = 4,	    /* user-mode faults only: KVM's own fail */
+	UFFD_F_SYSCALL = 8,	    /* userfaultfd(2) even where /dev/userfaultfd exists */
+	UFFD_F_WP_ASYNC = 16,	    /* the kernel lets writes to protected pages pass by itself */
+	UFFD_F_WP_UNPOPULATED = 32, /* it remembers protection where there is no page */
 };
 
 struct vmm_options {
