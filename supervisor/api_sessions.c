@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "supervisor/api_wait.h"
 #include "supervisor/supervisor.h"
 
+#define COUNTS_AGE_NS	NS_PER_S
 #define DEFAULT_WAIT_MS UINT64_C(30000)
 /* Beyond the deadlines of the states that these two wait in: those decide first. */
 #define CREATE_WAIT_MS UINT64_C(60000)
@@ -180,8 +182,11 @@ api_session_show(struct api_call *call)
 		api_error(call->req, 400, "bad-request", "%s", why);
 	else if (waits || watch)
 		wait_for(call, session, target, watch);
-	else
+	else {
+		/* A large guest is counted part by part, each time that it is asked for. */
+		session_refresh_counts(session, COUNTS_AGE_NS);
 		api_reply(call->req, 200, api_session_json(session));
+	}
 }
 
 void

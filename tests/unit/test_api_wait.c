@@ -189,6 +189,28 @@ test_unreachable(void)
 	stop();
 }
 
+/* A guest that is too large to be counted in a turn is counted all the same. */
+static void
+test_large(void)
+{
+	static struct asker a;
+	struct pagemap map = {0};
+
+	start();
+	struct life life = life_serve(0, "l", false);
+	uint64_t bytes = life.session->guest_bytes;
+	pagemap_map(&map, life.map, true);
+	atomic_store(&map.pages[3], PAGE_PRESENT);
+	pagemap_unmap(&map);
+	life.session->guest_bytes = UINT64_C(1) << 40;
+	is_int(ask_now("GET", "/sessions/l", "", &a), 200, "a large guest");
+	ok(strstr(a.in, "\"absent\":63,\"filling\":0,\"present\":1") != NULL,
+	    "its pages are counted");
+	life.session->guest_bytes = bytes;
+	life_drop(&life);
+	stop();
+}
+
 static void
 test_fleet(void)
 {
@@ -239,6 +261,7 @@ main(void)
 	test_complete();
 	test_lost();
 	test_unreachable();
+	test_large();
 	test_fleet();
 	return done();
 }
