@@ -432,7 +432,9 @@ image_is_near(const struct image *image, uint64_t offset)
 	struct iovec one = {.iov_base = &byte, .iov_len = 1};
 	int kind = atomic_load_explicit(&image->kind, memory_order_relaxed);
 
-	return kind != IMAGE_CACHED || preadv2(image->fd, &one, 1, (off_t)offset, RWF_NOWAIT) >= 0;
+	if (kind == IMAGE_IN_MEMORY)
+		return true;
+	return kind == IMAGE_CACHED && preadv2(image->fd, &one, 1, (off_t)offset, RWF_NOWAIT) >= 0;
 }
 
 void

@@ -126,7 +126,8 @@ uint64_t image_peek(
  * shorter than it was at the opening is -EIO, never zeros. */
 int image_read(const struct image *image, uint64_t offset, uint64_t bytes, void *buf);
 
-/* Whether the byte at offset can be had without waiting for storage, as far as can be told. */
+/* Whether the byte at offset can be had without waiting for storage; false when that cannot be
+ * told. */
 bool image_is_near(const struct image *image, uint64_t offset);
 /* Asks the kernel to read a range from storage, without waiting for that. */
 void image_read_ahead(const struct image *image, uint64_t offset, uint64_t bytes);

@@ -365,7 +365,7 @@ session_complete(struct session *s, const struct ipc_session_complete *msg)
 		s->completion.seq = 0;
 		return r;
 	}
-	/* It fills everything, and the end of its list is no sooner there for two. */
+	/* A completion fills all that a prefetch would. */
 	prefetch_abort(s);
 	session_step(s, SESSION_EV_COMPLETE);
 	return 0;
