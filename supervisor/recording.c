@@ -93,6 +93,23 @@ open_trace(struct recording *recording)
 	return r < 0 ? r : trace_map(&recording->trace, recording->fd, TRACE_RECORDING, false);
 }
 
+/* One that opens an image says so, and what is meant here is no image. */
+static int
+check_path(struct recording *recording, char *why, size_t why_bytes)
+{
+	static const char image[] = "image ";
+	char text[sizeof(recording->reason) * 2] = "";
+	const char *what = text;
+	int r = image_replace(recording->session->sup, &recording->peer, recording->path, NULL, 0,
+	    text, sizeof(text));
+
+	if (r == 0)
+		return 0;
+	if (strncmp(what, image, strlen(image)) == 0)
+		what += strlen(image);
+	return why_set(why, why_bytes, r, "it cannot be recorded: %s", what);
+}
+
 int
 recording_prepare(
     struct session *session, const struct peer *peer, const char *path, char *why, size_t why_bytes)
@@ -105,7 +122,7 @@ recording_prepare(
 		    session->id, session->recording->path);
 	recording = recording_new(session, path != NULL ? path : template_hot_list(session));
 	recording->peer = *peer;
-	r = image_replace(session->sup, peer, recording->path, NULL, 0, why, why_bytes);
+	r = check_path(recording, why, why_bytes);
 	if (r == 0) {
 		r = open_trace(recording);
 		if (r < 0)
