@@ -84,9 +84,10 @@ look() {
 		esac
 	done
 	has_pc libsystemd || optional=libsystemd-dev
+	has_pc ncursesw || optional="$optional libncurses-dev"
 	has_pc cairo-svg || optional="$optional libcairo2-dev"
 	# The model of a page is not run without it, which the check says.
-	case " $purposes " in *" test "*) has_command spin || optional="$optional spin" ;; esac
+	case " $purposes " in *" test "*) has_command spin || optional="$optional spin"; has_command tmux || optional="$optional tmux" ;; esac
 }
 
 # Of alternatives joined by |, the first that the archive has.

@@ -5,6 +5,7 @@ _pagerctl_commands()
 {
 	cat <<'END'
 status:how pagerd is, at a glance
+top:versions and sessions, live
 versions:versions that are installed or running
 sessions:the sessions
 create:create a session that serves IMAGE, or that is a fork of a template
