@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/scope.h"
+#include "common/xalloc.h"
 #include "supervisor/ctl/balloon.h"
 #include "supervisor/ctl/firecracker.h"
 #include "supervisor/ctl/interrupt.h"
@@ -140,33 +141,44 @@ is_same_file(const char *path, const struct stat *st)
 	return stat(path, &other) == 0 && other.st_dev == st->st_dev && other.st_ino == st->st_ino;
 }
 
+/* Whether one of a list has the file for its image.  A pagerd that is too old to know of
+ * templates has none. */
+static enum exitcode
+check_images(struct pause *p, const struct stat *st, const char *what, const char *name)
+{
+	scoped_free char *target = xasprintf("/%ss", what);
+	const struct exchange get = {p->ctl->socket_path, "GET", target, NULL, after_ms(ASK_MS)};
+	scoped_answer struct answer answer = {0};
+	const json_t *one;
+	size_t i;
+
+	exchange_run(&get, &answer);
+	if (answer.status != 200 && answer.status != 404)
+		return pause_fail(p, EXITCODE_UNREACHABLE,
+		    "%s exists, and pagerd does not say whether it serves it; name a new file",
+		    p->ctl->flags.mem);
+	json_array_foreach(json_object_get(answer.json, target + 1), i, one)
+	{
+		if (!*ctl_text(one, "outcome") && is_same_file(ctl_text(one, "image"), st))
+			return pause_fail(p, EXITCODE_CONFLICT,
+			    "%s is the image of %s %s, whose memory it would change",
+			    p->ctl->flags.mem, what, ctl_text(one, name));
+	}
+	return EXITCODE_OK;
+}
+
 /* To write a snapshot over an image would change the memory of every VM that is served from
  * it, and wait for itself where it is the VM's own. */
 static enum exitcode
 check_memory_file(struct pause *p)
 {
-	const struct exchange get = {
-	    p->ctl->socket_path, "GET", "/sessions", NULL, after_ms(ASK_MS)};
-	scoped_answer struct answer answer = {0};
-	const json_t *session;
 	struct stat st;
-	size_t i;
+	enum exitcode code;
 
 	if (stat(p->ctl->flags.mem, &st) < 0)
 		return EXITCODE_OK;
-	exchange_run(&get, &answer);
-	if (answer.status != 200)
-		return pause_fail(p, EXITCODE_UNREACHABLE,
-		    "%s exists, and pagerd does not say whether it serves it; name a new file",
-		    p->ctl->flags.mem);
-	json_array_foreach(json_object_get(answer.json, "sessions"), i, session)
-	{
-		if (!*ctl_text(session, "outcome") && is_same_file(ctl_text(session, "image"), &st))
-			return pause_fail(p, EXITCODE_CONFLICT,
-			    "%s is the image that session %s is served from", p->ctl->flags.mem,
-			    ctl_text(session, "id"));
-	}
-	return EXITCODE_OK;
+	code = check_images(p, &st, "session", "id");
+	return code == EXITCODE_OK ? check_images(p, &st, "template", "name") : code;
 }
 
 static enum exitcode
@@ -228,7 +240,7 @@ print_json(const struct pause *p, bool done)
 
 	if (!done) {
 		json_object_set_new(json, "failed_step", json_string(p->failed_step));
-		json_object_set_new(json, "error", json_string(p->why));
+		json_object_set_new(json, "error", steps_text(p->why));
 	}
 	ctl_print_json(json);
 	json_decref(json);

@@ -230,10 +230,10 @@ print_json(const struct restore *r, bool restored)
 	    (json_int_t)steps_nanos(&r->steps), "steps", steps_json(&r->steps));
 
 	if (*r->fallback_from)
-		json_object_set_new(json, "fallback_from", json_string(r->fallback_from));
+		json_object_set_new(json, "fallback_from", steps_text(r->fallback_from));
 	if (!restored) {
 		json_object_set_new(json, "failed_step", json_string(r->failed_step));
-		json_object_set_new(json, "error", json_string(r->why));
+		json_object_set_new(json, "error", steps_text(r->why));
 		json_object_set_new(json, "closed", json_boolean(r->closed));
 	}
 	ctl_print_json(json);
@@ -292,7 +292,9 @@ give_up(struct restore *r, enum exitcode code)
 	close_session(r);
 	if (interrupted || !r->ctl->flags.fallback)
 		return code;
-	return fall_back(r) == EXITCODE_OK ? EXITCODE_OK : code;
+	if (fall_back(r) == EXITCODE_OK)
+		return EXITCODE_OK;
+	return interrupt_caught() ? interrupt_exitcode() : code;
 }
 
 static enum exitcode

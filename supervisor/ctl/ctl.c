@@ -120,8 +120,8 @@ ctl_call(const struct ctl *ctl, const char *method, const char *target, const ch
 	if (r < 0)
 		return ctl_complain_unreachable(ctl, r);
 	code = ctl_finish(ctl, client, ret);
-	if (code == EXITCODE_NOT_FOUND && ctl->args[0])
-		ctl_suggest(ctl, target, ctl->args[0]);
+	if (code == EXITCODE_NOT_FOUND)
+		ctl_suggest(ctl, target, ctl->args[strncmp(target, "/templates/", 11) == 0]);
 	return code;
 }
 

@@ -91,7 +91,8 @@ enum exitcode ctl_call(const struct ctl *ctl, const char *method, const char *ta
     const char *body, uint64_t wait_ms, json_t **ret);
 enum exitcode ctl_get(const struct ctl *ctl, const char *target, json_t **ret);
 
-/* After a 404 of a session or a version: names one that is spelt nearly so, if there is. */
+/* After a 404 of a session, template or version: names one that is spelt nearly like the word
+ * (NULL for none), if there is. */
 void ctl_suggest(const struct ctl *ctl, const char *target, const char *word);
 
 /* A POST of {"version": …} with the first argument. */

@@ -72,6 +72,16 @@ fc_call(struct fc *fc, const struct exchange *exchange, json_t **ret)
 	return code;
 }
 
+/* A word of its, which JSON and a terminal can have. */
+static void
+keep(char *ret, size_t bytes, const char *text)
+{
+	snprintf(ret, bytes, "%s", text);
+	for (; *ret; ret++)
+		if (*ret < 0x20 || *ret > 0x7e)
+			*ret = '?';
+}
+
 static enum exitcode
 read_instance(struct fc *fc, const struct answer *answer)
 {
@@ -79,8 +89,8 @@ read_instance(struct fc *fc, const struct answer *answer)
 
 	if (code != EXITCODE_OK)
 		return code;
-	snprintf(fc->version, sizeof(fc->version), "%s", ctl_text(answer->json, "vmm_version"));
-	snprintf(fc->state, sizeof(fc->state), "%s", ctl_text(answer->json, "state"));
+	keep(fc->version, sizeof(fc->version), ctl_text(answer->json, "vmm_version"));
+	keep(fc->state, sizeof(fc->state), ctl_text(answer->json, "state"));
 	return *fc->state ? code : conclude_silence(fc, -EPROTO);
 }
 

@@ -101,20 +101,31 @@ steps_end(struct steps *steps, enum step_outcome outcome, const char *fmt, ...)
 }
 
 json_t *
+steps_text(const char *text)
+{
+	json_t *json = json_string(text);
+	scoped_free char *ascii = json ? NULL : xstrdup(text);
+
+	if (json)
+		return json;
+	for (char *p = ascii; *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	return json_string(ascii);
+}
+
+json_t *
 steps_json(const struct steps *steps)
 {
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < steps->nr; i++) {
 		const struct step *step = &steps->list[i];
-		json_t *one = json_pack("{s:s, s:s, s:I}", "step", step->name, "outcome",
-		    words[step->outcome], "nanos", (json_int_t)step->nanos);
-		json_t *detail = json_string(step->detail);
 
-		/* What a VMM says need not be UTF-8. */
-		if (detail && one)
-			json_object_set_new(one, "detail", detail);
-		json_array_append_new(list, one);
+		json_array_append_new(list,
+		    json_pack("{s:s, s:s, s:I, s:o}", "step", step->name, "outcome",
+			words[step->outcome], "nanos", (json_int_t)step->nanos, "detail",
+			steps_text(step->detail)));
 	}
 	return list;
 }

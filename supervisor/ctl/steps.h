@@ -41,6 +41,8 @@ void steps_end(struct steps *steps, enum step_outcome outcome, const char *fmt, 
 const char *steps_name(const struct steps *steps);
 uint64_t steps_nanos(const struct steps *steps);
 
+/* A string of what a VMM said, which may have been cut within a character; owned. */
+json_t *steps_text(const char *text);
 /* [{"step", "outcome", "nanos", "detail"}], owned by the caller. */
 json_t *steps_json(const struct steps *steps);
 

@@ -49,6 +49,8 @@ ctl_suggest(const struct ctl *ctl, const char *target, const char *word)
 	scoped_answer struct answer answer = {0};
 	const char *meant;
 
+	if (!word)
+		return;
 	while (strncmp(target, list->prefix, strlen(list->prefix)) != 0)
 		list++;
 	/* POST /sessions names a file, which is none of ours to know. */

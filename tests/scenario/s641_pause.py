@@ -148,8 +148,12 @@ def snapshot():
                 done = pause(pager, fc, "--snapshot", state, "--mem", target)
                 tap.is_((done.returncode, fc.requests()[mark:]), (CONFLICT, ["GET /"]),
                         "a snapshot over %s is refused before the pause" % what)
-                tap.like(done.stderr, "is the image that session a is served from; the VM may",
+                tap.like(done.stderr, "is the image of session a, whose memory it would change; the VM may",
                          "  and it is said why")
+            still = pager.image("still", size="4M", seed=6)
+            pager.call("PUT", "/templates/t", {"image": still.path})
+            done = pause(pager, fc, "--snapshot", state, "--mem", still.path)
+            tap.is_(done.returncode, CONFLICT, "nor is it written over the image of a template")
         with open(image.path, "rb") as g:
             tap.ok(g.read() == other, "nothing was written to it")
 

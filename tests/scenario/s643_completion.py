@@ -112,6 +112,8 @@ def meant():
             done = pager.ctl(*line)
             tap.is_(done.returncode, 4, " ".join(line) + ": 4")
             tap.like(done.stderr, r"(?m)^pagerctl: did you mean %s\?$" % wanted, "  and what is near")
+        pager.call("PUT", "/templates/golden", {"image": image.path})
+        tap.like(pager.ctl("template", "show", "goldne").stderr, "did you mean golden", "a template")
         for line in (["show", "nothing-like-it"], ["show", "old-on"],
                      ["create", pager.images + "/none"]):
             tap.ok("did you mean" not in pager.ctl(*line).stderr, "%s: nothing is" % line[1][:20])
