@@ -3,7 +3,7 @@
 # What the scripts that packages call have in common.
 
 WORKERS=${0%/*}/workers
-WANTS_S=60 # how long pagerd may take to answer
+WANTS_S=${WANTS_S:-60} # how long pagerd may take to answer
 
 ctl() {
 	timeout "$WANTS_S" pagerctl "$@"
@@ -19,9 +19,10 @@ is_running() {
 }
 
 # The ids of the live sessions, those of version $1 if given, one a line.  pagerctl prints a
-# member on each line, and no string has a line of its own.
+# member on each line, and no string has a line of its own.  Fails when it has no answer.
 list_sessions() {
-	ctl --json sessions | awk -v version="${1:-}" '
+	json=$(ctl --json sessions) || return
+	echo "$json" | awk -v version="${1:-}" '
 		{ value = $0; sub(/^[^:]*: "/, "", value); sub(/",?$/, "", value) }
 		/^      "id": "/ { id = value }
 		/^      "outcome": / { is_live = $2 == "null," }

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
@@ -136,6 +137,14 @@ class Machine:
             raise MachineError("%s ended with %d:\n%s" % (" ".join(argv), done.returncode,
                                                            done.stdout[-3000:]))
         return done
+
+    def until(self, pattern, *argv):
+        """Asks by argv until the answer is like pattern.  False: it never was."""
+        end = time.monotonic() + PATIENCE_S
+        while not re.search(pattern, self.text(*argv)):
+            if time.monotonic() > end:
+                return False
+        return True
 
     def text(self, *argv, **options):
         return self.run(*argv, **options).stdout.strip()
