@@ -465,7 +465,7 @@ class Storm:
         self.pager.wait(guest.name, "closed")
         pid = self.workers.alive()[0].pid
         fds = pagerd.fds_of
-        self.pager.until(lambda: not any("pagemap" in t or "userfaultfd" in t for t in
+        self.pager.until(lambda: not any("pagemap" in t or "userfaultfd" in t or t.endswith(".mem") for t in
                                          list(fds(pid).values()) + list(self.supervisor_fds().values())),
                          "descriptors of a session that has ended", PATIENCE_S)
         paths = socket_paths()
