@@ -182,6 +182,30 @@ resume_end(struct session *session)
 		session_step(session, SESSION_EV_CLOSE);
 }
 
+/* The supervisor died between the request for a session and its record: nobody was told of the
+ * socket, and nobody else removes it.  A worker that lies may name one that is in use. */
+static void
+remove_socket(const struct supervisor *sup, int fd)
+{
+	struct sockaddr_un addr = {0};
+	socklen_t bytes = sizeof(addr) - 1;
+	const struct list *pos;
+	char prefix[sizeof(addr.sun_path)];
+	int n = snprintf(prefix, sizeof(prefix), "%s/sessions/", sup->options.run_dir);
+
+	if (getsockname(fd, (struct sockaddr *)&addr, &bytes) < 0 || (size_t)n >= sizeof(prefix) ||
+	    strncmp(addr.sun_path, prefix, (size_t)n) != 0 ||
+	    strchr(addr.sun_path + n, '/') != NULL)
+		return;
+	list_for_each(pos, &sup->sessions.all) {
+		const struct session *session = list_entry(pos, const struct session, link);
+
+		if (strcmp(session->socket_path, addr.sun_path) == 0)
+			return;
+	}
+	(void)unlink(addr.sun_path);
+}
+
 static int
 take_waiting(struct child *child, uint64_t number, int *fds, int connection)
 {
@@ -195,6 +219,7 @@ take_waiting(struct child *child, uint64_t number, int *fds, int connection)
 		    "holds session %" PRIu64
 		    ", of which there is no record: closed, no VM was served yet",
 		    number);
+		remove_socket(child->sup, fds[0]);
 		dismiss(child, number);
 		return 0;
 	}

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "supervisor/child.h"
 #include "supervisor/privs.h"
 #include "supervisor/record.h"
@@ -295,6 +296,7 @@ session_create(struct sessions *sessions, const struct peer *peer,
 	list_add(&sessions->all, &session->link);
 	sessions->live++;
 	session_arm_deadline(session);
+	(void)fault(FAULT_CREATE_RECORD);
 	record_save(session);
 	session_log(session, LOG_LEVEL_INFO,
 	    "CREATED for uid=%u image=%s bytes=%" PRIu64
