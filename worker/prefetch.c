@@ -22,6 +22,7 @@
 #define AHEAD_CALL_PAGES  UINT64_C(512)
 #define AHEAD_FIRST_CALLS 64U
 #define AHEAD_CALLS	  8U
+#define AHEAD_HEAD_PAGES  UINT64_C(8192)
 
 /* Of an image that seems to be in memory, so many copies are made between two looks. */
 #define LOOK_EVERY 8U
@@ -62,23 +63,44 @@ run_at(const struct replay *rp, uint64_t word)
 
 /* --- Reading ahead ---------------------------------------------------------------- */
 
-static void
-read_ahead_once(struct replay *rp)
+static uint64_t
+step_ahead(struct cursor *next, struct hotlist_run run)
 {
-	struct cursor *next = &rp->next_ahead;
-	struct hotlist_run run = run_at(rp, next->word);
 	uint64_t nr = run.nr - next->page;
 
 	if (nr > AHEAD_CALL_PAGES)
 		nr = AHEAD_CALL_PAGES;
-	image_read_ahead(
-	    rp->sweep.s->image, (run.first + next->page) * PAGE_BYTES, nr * PAGE_BYTES);
 	next->page += nr;
 	next->place += nr;
 	if (next->page >= run.nr) {
 		next->word += 2;
 		next->page = 0;
 	}
+	return nr;
+}
+
+static void
+read_ahead_once(struct replay *rp)
+{
+	struct cursor *next = &rp->next_ahead;
+	struct hotlist_run run = run_at(rp, next->word);
+	uint64_t first = run.first + next->page, nr = step_ahead(next, run);
+
+	image_read_ahead(rp->sweep.s->image, first * PAGE_BYTES, nr * PAGE_BYTES);
+}
+
+static bool
+is_in_head(const struct replay *rp, const struct cursor *at)
+{
+	return at->word + 1 < rp->nr && at->place < AHEAD_HEAD_PAGES;
+}
+
+/* Where the one that reads the beginning ahead leaves off, or is not far from it. */
+static void
+skip_head(struct replay *rp)
+{
+	while (rp->prefetch->has_head && is_in_head(rp, &rp->next_ahead))
+		step_ahead(&rp->next_ahead, run_at(rp, rp->next_ahead.word));
 }
 
 static void
@@ -91,6 +113,7 @@ read_ahead(struct replay *rp, uint64_t offset)
 			return;
 		rp->is_cold = true;
 		rp->next_ahead = rp->at;
+		skip_head(rp);
 		calls = AHEAD_FIRST_CALLS;
 	}
 	for (; calls > 0 && rp->next_ahead.word + 1 < rp->nr &&
@@ -313,6 +336,22 @@ prefetch_main(void *arg)
 	return NULL;
 }
 
+/* Thread: the beginning of the plan, while the other copies. */
+static void *
+head_main(void *arg)
+{
+	struct session *s = arg;
+	struct prefetch *prefetch = s->prefetch;
+	struct replay rp = {.sweep = {.s = s, .abort = &prefetch->abort},
+	    .plan = &prefetch->plan,
+	    .nr = trace_nr(&prefetch->plan)};
+
+	while (is_in_head(&rp, &rp.next_ahead) && !populate_is_over(&rp.sweep))
+		read_ahead_once(&rp);
+	session_thread_done(s);
+	return NULL;
+}
+
 int
 prefetch_set(struct session *s, const struct ipc_session_trace *msg, int *fd)
 {
@@ -345,6 +384,16 @@ is_finished(const struct prefetch *prefetch)
 	return state != TRACE_WAITING && state != TRACE_RUNNING;
 }
 
+/* What is bounded by no rate but the storage's would not be within one that was asked for. */
+static bool
+wants_head(const struct session *s)
+{
+	const struct prefetch *prefetch = s->prefetch;
+
+	return prefetch->rate_bytes == 0 && trace_nr(&prefetch->plan) >= 2 &&
+	    !image_is_near(s->image, trace_word(&prefetch->plan, 0) * PAGE_BYTES);
+}
+
 void
 prefetch_begin(struct session *s)
 {
@@ -352,6 +401,7 @@ prefetch_begin(struct session *s)
 
 	if (prefetch == NULL || prefetch->is_begun || is_finished(prefetch))
 		return;
+	prefetch->has_head = wants_head(s) && session_thread_start(s, head_main) == 0;
 	if (session_thread_start(s, prefetch_main) < 0)
 		session_log(s, LOG_LEVEL_WARNING, "no thread for its prefetch: it does without");
 	else

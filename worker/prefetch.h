@@ -5,7 +5,9 @@
  * again and passes over what is there.
  *
  * Before the storage has to be waited for, the kernel is asked to read ahead: further ahead
- * than the copies are. */
+ * than the copies are.  The beginning of a plan whose first page is not in memory is asked for
+ * at once by a thread of normal priority, which then ends: on a busy machine an idle one would
+ * be late, and the guest's faults would wait for storage instead. */
 #ifndef WORKER_PREFETCH_H
 #define WORKER_PREFETCH_H
 
@@ -27,6 +29,7 @@ struct prefetch {
 	uint64_t rate_bytes;
 	uint32_t sample;    /* one page in so many is left out; 0: none */
 	bool is_begun;	    /* its thread was started, once */
+	bool has_head;	    /* threads; fixed before: another thread reads its beginning ahead */
 	_Atomic bool abort; /* threads: stop at the next chunk */
 	char why[256];	    /* threads: of a failure, in words */
 };

@@ -3,11 +3,13 @@
 #include "worker/prefetch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/worker_rig.h"
+#include "worker/image.h"
 #include "worker/recorder.h"
 
 #define NR_PAGES 400U
@@ -352,6 +354,37 @@ test_bad_image(void)
 	tear_down();
 }
 
+/* On storage, where nothing is in memory: as far as the file system lets go of it. */
+static void
+test_cold(void)
+{
+	uint32_t words[NR_PAGES];
+	int fd, keep;
+	unsigned wrong = 0;
+
+	for (uint32_t i = 0; i < NR_PAGES / 2; i++) {
+		words[i * 2] = (i * 37) % (NR_PAGES / 2) * 2;
+		words[i * 2 + 1] = 1;
+	}
+	rig_open(&rig, NR_PAGES);
+	fd = rig_file("/var/tmp", NR_PAGES);
+	keep = fd_dup(fd);
+	rig_image(&rig, fd, NR_PAGES * RIG_PAGE);
+	if (fdatasync(keep) < 0 || posix_fadvise(keep, 0, 0, POSIX_FADV_DONTNEED) != 0)
+		abort();
+	printf(
+	    "# the first page is %sin memory\n", image_is_near(rig.session.image, 0) ? "" : "not ");
+	if (plan(words, NR_PAGES, 0) < 0)
+		abort();
+	is_int(atomic_load(&replayed()->state), TRACE_DONE, "an image on storage");
+	for (uint64_t p = 0; p < NR_PAGES; p++)
+		wrong += p % 2 == 0 ? !rig_page_is(guest_page(p), rig_byte(p))
+				    : rig_state(&rig, p) != PAGE_ABSENT;
+	is_int(wrong, 0, "every page of the plan is there, and no other");
+	close(keep);
+	tear_down();
+}
+
 int
 main(void)
 {
@@ -366,5 +399,6 @@ main(void)
 	test_aborted();
 	test_under_fire();
 	test_bad_image();
+	test_cold();
 	return done();
 }
