@@ -84,6 +84,7 @@ look() {
 		esac
 	done
 	has_pc libsystemd || optional=libsystemd-dev
+	has_header sys/sdt.h || optional="$optional systemtap-sdt-dev"
 	has_pc ncursesw || optional="$optional libncurses-dev"
 	has_pc cairo-svg || optional="$optional libcairo2-dev"
 	# The model of a page is not run without it, which the check says.

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "common/clock.h"
+#include "common/probe.h"
 #include "supervisor/events.h"
 #include "supervisor/fdstore.h"
 #include "supervisor/metrics.h"
@@ -218,6 +219,8 @@ session_step(struct session *session, enum session_event event)
 	session->state = row->next;
 	metrics_session_event(session, event);
 	note_event(session, was, event);
+	PROBE4(session_step, session->number, session->id, states[was].name,
+	    states[session->state].name);
 	if (was != row->next)
 		session_arm_deadline(session);
 	session_mark_changed(session);

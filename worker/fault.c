@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "common/probe.h"
 #include "worker/fill.h"
 #include "worker/image.h"
 #include "worker/overlay.h"
@@ -388,7 +389,9 @@ answer_batch(struct fault_thread *t)
 		if (t->msgs[i].event != UFFD_EVENT_PAGEFAULT)
 			continue;
 		t->flags = t->msgs[i].arg.pagefault.flags;
+		PROBE2(fault_begin, s->number, t->msgs[i].arg.pagefault.address);
 		answer(t, t->msgs[i].arg.pagefault.address);
+		PROBE2(fault_end, s->number, t->msgs[i].arg.pagefault.address);
 		took = clock_now_ns() - begin;
 		session_fault_count(s, COUNTER_FAULT_NANOS, took);
 		session_fault_max(s, COUNTER_FAULT_MAX_NANOS, took);
