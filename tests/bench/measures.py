@@ -3,6 +3,7 @@
 returns rows; wrong words that a guest sees anywhere are added up."""
 import concurrent.futures
 import os
+import resource
 import select
 import statistics
 import tempfile
@@ -395,6 +396,37 @@ def idle(_rounds):
     return rows
 
 
+def timed_ms(function, *arguments):
+    begin = time.monotonic()
+    result = function(*arguments)
+    return (time.monotonic() - begin) * 1000, result
+
+
+def monitored(rounds):
+    """What is asked of a pagerd that serves a thousand sessions."""
+    sessions = 1000
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    held = []
+    with Bench("1M") as bench:
+        try:
+            for i in range(sessions):
+                memory = handshake.Memory(MIB)
+                session = bench.pager.create(bench.image.path, id="many%d" % i)
+                held.append((memory, memory.connect(session["socket_path"])))
+                bench.pager.wait("many%d" % i, "serving")
+            scrapes = [timed_ms(bench.pager.request, "GET", "/metrics") for _ in range(rounds * 3)]
+            status = [timed_ms(bench.pager.ctl, "status") for _ in range(rounds * 3)]
+        finally:
+            for memory, connection in held:
+                connection.close()
+                memory.close()
+    assert all(answer.returncode == 0 for _, answer in status)
+    return [row("scrape_1000_ms", statistics.median(ms for ms, _ in scrapes), "ms"),
+            row("scrape_1000_kib", len(scrapes[0][1].text) / 1024, "KiB"),
+            row("status_1000_ms", statistics.median(ms for ms, _ in status), "ms")]
+
+
 # --- Hot lists -----------------------------------------------------------------------
 
 # 24 MiB of the image, at random: what a restore touches.
@@ -506,5 +538,5 @@ def recording(rounds):
 
 
 ALL = [demand_one, demand_four, touch_all, sparse, populate, sparse_population, stuck_image,
-       completing, four_completions, during_sweep, create_to_serving, idle,
+       completing, four_completions, during_sweep, create_to_serving, idle, monitored,
        prefetching, during_prefetch, recording]
