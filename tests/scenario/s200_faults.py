@@ -38,7 +38,7 @@ def spawn_fork():
         tap.like(answer.json["error"], "cannot start a worker of version %s: Resource temp" % V,
                  "and why")
         tap.is_(answer.headers["Retry-After"], "1", "it may be tried again")
-        tap.ok(pager.log.find("the next start waits 100 ms"), "after a pause")
+        tap.ok(pager.log.wait("the next start waits 100 ms"), "after a pause")
         tap.ok(0 < pager.versions()[V]["retry_in_ms"] <= 100, "which the list shows")
         status, _, why = pager.error_of("POST", "/sessions", {"image": image.path, "id": "a"})
         tap.ok(status == 503 and "keep dying; the next start is in" in why or status == 201,

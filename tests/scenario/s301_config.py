@@ -223,7 +223,7 @@ def pagerctl():
         tap.is_(pager.option("controller"), ("off", "api"), "and nothing changed")
         status = json.loads(pager.ctl("--json", "status").stdout)
         tap.is_((sorted(status), status["controller"]["enabled"]),
-                (["controller", "health", "versions"], 0), "status has the controller")
+                (["controller", "health", "states", "versions"], 0), "status has the controller")
         tap.like(pager.ctl("stats").stdout, r"(?m)^CONTROLLER +COUNT\nenabled +0\n", "so has stats")
 
 
