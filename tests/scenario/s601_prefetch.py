@@ -248,6 +248,20 @@ def worker_dies():
             tap.is_(guest.cmd("verify")["wrong"], 0, "the guest is right")
 
 
+def worker_dies_at_its_begin():
+    with pagerd.Pagerd(worker_fault="PREFETCH_BEGIN=a!kill;") as pager:
+        image = pager.image(size="8M", seed=7)
+        path = make_list(pager, image, range(0, 2048, 2))
+        mark = pager.log.mark()
+        with pager.restore(image, "a", members={"hot_list": path}) as guest:
+            pager.log.wait("id=a: ADOPTING -> SERVING", since=mark)
+            pager.log.wait(ENDED % "a", since=mark)
+            prefetch = pager.show("a")["prefetch"]
+            tap.is_((prefetch["filled"], prefetch["left_out"]), (1024 - 1024 // 128, 1024 // 128),
+                    "a worker that dies as it begins: the next one fills it all")
+            tap.is_(guest.cmd("verify")["wrong"], 0, "every page right")
+
+
 def supervisor_restarts():
     with pagerd.Pagerd(prefetch_rate="2M") as pager:
         image = pager.image(size="8M", seed=4)
@@ -316,4 +330,5 @@ def unreadable():
 
 if __name__ == "__main__":
     tap.run(unusable, by_key, bad_requests, unwritable, sequential, under_fire, overlays, completed,
-            switched_off, worker_dies, supervisor_restarts, template, unreadable)
+            switched_off, worker_dies,
+            worker_dies_at_its_begin, supervisor_restarts, template, unreadable)
