@@ -32,7 +32,10 @@ def pictures():
             tap.like(answer.stdout, r"absent 3 MiB .*present 768 KiB .*removed 256 KiB", "a legend")
             tap.ok("\033" not in answer.stdout, "no colour where nobody looks")
             where = os.path.join(pager.dir, "map")
-            svg = pager.ctl("map", "a", "--picture", where + ".svg")
+            # The library of fonts keeps what it has read to the end.
+            env = dict(os.environ)
+            env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
+            svg = pager.ctl("map", "a", "--picture", where + ".svg", env=env)
             if "built without cairo" in svg.stderr:
                 tap.skip("pictures in files", "built without cairo")
                 return
@@ -41,7 +44,7 @@ def pictures():
             tap.ok(len(list(root.iter("{http://www.w3.org/2000/svg}path"))) +
                    len(list(root.iter("{http://www.w3.org/2000/svg}rect"))) >= PAGES,
                    "with a square for each page")
-            tap.is_(pager.ctl("map", "a", "--picture", where + ".png").returncode, 0, "a PNG")
+            tap.is_(pager.ctl("map", "a", "--picture", where + ".png", env=env).returncode, 0, "a PNG")
             with open(where + ".png", "rb") as f:
                 tap.is_(f.read(8), b"\x89PNG\r\n\x1a\n", "which is one")
             bad = pager.ctl("map", "a", "--picture", where + ".gif")
