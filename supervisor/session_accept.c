@@ -63,8 +63,9 @@ on_knock(struct ev_loop *loop, ev_io *w, int revents)
 	met = session_meet_vmm(session, fd);
 	if (met == -EPERM)
 		return; /* closed */
-	session_log(session, LOG_LEVEL_DEBUG, "VMM pid=%d has connected", (int)session->vmm_pid);
+	/* Before anything else: until then it is lost if we are killed. */
 	pass_on(session);
+	session_log(session, LOG_LEVEL_DEBUG, "VMM pid=%d has connected", (int)session->vmm_pid);
 	session_watch_vmm(session, met);
 }
 
