@@ -263,6 +263,7 @@ recover_on_connected(struct child *child, uint32_t seq, uint64_t number, int *fd
 	if (met == -EPERM)
 		return 0;
 	session->connection = fd_take(&fds[3]);
+	session_accept_watch(session); /* whoever comes second is not its VMM */
 	session_watch_vmm(session, met);
 	return 0;
 }

@@ -356,6 +356,7 @@ session_on_connected(struct child *child, const struct ipc_session_connected *ms
 	if (met == -EPERM)
 		return 0;
 	session->connection = fd_take(&fds[0]);
+	session_accept_watch(session);
 	session_watch_vmm(session, met);
 	return 0;
 }

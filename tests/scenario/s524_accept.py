@@ -89,6 +89,29 @@ def second():
         tap.ok(True, "and what it does not say is told")
 
 
+def second_after_restart():
+    """The next supervisor finds the first, and takes nobody else for it."""
+    with pagerd.Pagerd() as pager:
+        image = pager.image(size="4M", seed=65)
+        session = pager.create(image.path, id="a")
+        with pagerd.dial(session["socket_path"]) as first:
+            pager.log.wait(r"id=a: VMM pid=\d+ has connected")
+            first.send(b"[{")
+            pager.stop(signal.SIGKILL)
+            pager.pulse = None
+            pager.log.thread.join(10)
+            pager.process.stderr.close()
+            pager.start()
+            tap.is_(pager.show("a")["state"], "created", "its session is found")
+            with vmm.Vmm(image, socket=session["socket_path"], wait=False) as other:
+                pager.log.wait(r"session 1 a: second connection refused")
+                tap.is_(pager.show("a")["vmm_pid"], os.getpid(), "its VMM is the first")
+                other.kill()
+            first.send(b'"x": 1}]')
+            tap.is_(pager.wait("a", "closed")["outcome"], "refused",
+                    "which is heard, and the second one's exit ends nothing")
+
+
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(unheard, heard_late, no_supervisor, second)
+    tap.run(unheard, heard_late, no_supervisor, second, second_after_restart)
