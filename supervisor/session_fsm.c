@@ -262,6 +262,39 @@ session_state_word(enum session_state state)
 	return states[state].word;
 }
 
+static void
+write_diagram(FILE *out)
+{
+	fputs("```mermaid\nstateDiagram-v2\n\t[*] --> CREATED\n", out);
+	for (unsigned int s = 0; s < SESSION_STATE_COUNT; s++)
+		for (unsigned int e = 0; e < SESSION_EVENT_COUNT; e++)
+			if (rows[s][e].act && rows[s][e].next != (enum session_state)s)
+				fprintf(out, "\t%s --> %s: %s\n", states[s].name,
+				    states[rows[s][e].next].name, events[e]);
+	for (unsigned int s = 0; s < SESSION_STATE_COUNT; s++)
+		if (!states[s].live)
+			fprintf(out, "\t%s --> [*]\n", states[s].name);
+	fputs("```\n\n", out);
+}
+
+void
+session_fsm_write_docs(FILE *out)
+{
+	fputs("# The life of a session\n\n"
+	      "This page is generated from `supervisor/session_fsm.def`: `make docs`.\n\n",
+	    out);
+	write_diagram(out);
+	fputs("| state | in the API | what its VM experiences |\n|---|---|---|\n", out);
+	for (unsigned int s = 0; s < SESSION_STATE_COUNT; s++)
+		fprintf(out, "| %s | `%s` | %s |\n", states[s].name, states[s].word, states[s].doc);
+	fputs("\n| in state | on | to | and then |\n|---|---|---|---|\n", out);
+	for (unsigned int s = 0; s < SESSION_STATE_COUNT; s++)
+		for (unsigned int e = 0; e < SESSION_EVENT_COUNT; e++)
+			if (rows[s][e].act)
+				fprintf(out, "| %s | %s | %s | %s |\n", states[s].name, events[e],
+				    states[rows[s][e].next].name, rows[s][e].text);
+}
+
 void
 session_fsm_write_dot(FILE *out)
 {

@@ -51,5 +51,7 @@ const char *session_state_word(enum session_state state);
 
 /* The picture of the table, for the documents. */
 void session_fsm_write_dot(FILE *out);
+/* The same as a page of Markdown, with the tables. */
+void session_fsm_write_docs(FILE *out);
 
 #endif
