@@ -298,21 +298,6 @@ fill(struct session *session, const struct parsed *p)
 	fill_life(session, p);
 }
 
-/* In order of creation, as the list is. */
-static void
-insert(struct sessions *sessions, struct session *session)
-{
-	struct list *pos = sessions->all.prev;
-
-	while (pos != &sessions->all &&
-	    list_entry(pos, struct session, link)->number > session->number)
-		pos = pos->prev;
-	list_add(pos->next, &session->link);
-	sessions->live++;
-	if (sessions->next_number <= session->number)
-		sessions->next_number = session->number + 1;
-}
-
 static int
 check(const struct sessions *sessions, const struct parsed *p, uint64_t number, char *why,
     size_t why_bytes)
@@ -410,7 +395,7 @@ load(struct supervisor *sup, const char *name, uint64_t number, char *why, size_
 		session->overlays = overlays;
 		load_traces(session, &parsed);
 		read_identity(parsed.file, &session->image);
-		insert(sessions, session);
+		sessions_insert(sessions, session);
 	}
 	json_decref(json);
 	return r;

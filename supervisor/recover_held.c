@@ -310,8 +310,7 @@ make_unrecorded(struct child *child, uint64_t number, const int *fds)
 	session->cluster_max_bytes = child->sup->options.cluster_max_bytes;
 	session->handshake_timeout_ms = child->sup->options.handshake_timeout_ms;
 	session->flags = has_told_overlays(child, number) ? IPC_SESSION_HAS_OVERLAYS : 0;
-	list_add(&sessions->all, &session->link);
-	sessions->live++;
+	sessions_insert(sessions, session);
 	session_log(session, LOG_LEVEL_ERR,
 	    "is served by worker v%s pid=%d and has no record; kept under this name, VMM pid=%d "
 	    "uid=%u image=%s",

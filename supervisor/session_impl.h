@@ -11,6 +11,10 @@
 
 /* A session in no list that holds nothing, or NULL. */
 struct session *session_new(struct sessions *sessions);
+
+/* Puts one that was found among the live ones, in order of creation, as the list is. */
+void sessions_insert(struct sessions *sessions, struct session *session);
+
 /* From every list; its waits must be gone. */
 void session_free(struct session *session);
 

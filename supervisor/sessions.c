@@ -97,6 +97,20 @@ session_by_number(struct sessions *sessions, uint64_t number)
 }
 
 void
+sessions_insert(struct sessions *sessions, struct session *session)
+{
+	struct list *pos = sessions->all.prev;
+
+	while (pos != &sessions->all &&
+	    list_entry(pos, struct session, link)->number > session->number)
+		pos = pos->prev;
+	list_add(pos->next, &session->link);
+	sessions->live++;
+	if (sessions->next_number <= session->number)
+		sessions->next_number = session->number + 1;
+}
+
+void
 session_wait_add(struct session *session, struct session_wait *wait)
 {
 	wait->session = session;

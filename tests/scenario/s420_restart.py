@@ -308,7 +308,9 @@ def damaged():
             for number in (1, 9):
                 tap.ok(pager.log.wait(r"^<3>.*state/%d\.json: .*session %d" % (number, number)),
                        "record %d is named in the log" % number)
-            found = {s["id"]: s["state"] for s in pager.call("GET", "/sessions")["sessions"]}
+            listed = pager.call("GET", "/sessions")["sessions"]
+            tap.is_([s["id"] for s in listed], ["unrecorded-1", "b"], "the oldest comes first")
+            found = {s["id"]: s["state"] for s in listed}
             tap.is_(found, {"unrecorded-1": "serving", "b": "serving"},
                     "its session is served under a name that says so")
             tap.ok(pager.log.wait(r"^<3>.*holds session 3, of which there is no record"),
