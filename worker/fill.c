@@ -43,17 +43,22 @@ is_writable(const struct session *s, const struct run *run, const void *src, enu
 		    run->region->page_bytes == PAGE_BYTES));
 }
 
-static uint64_t
-mark(struct session *s, uint64_t first, uint64_t nr, bool dirty)
+static bool
+mark_page(struct session *s, uint64_t page, bool dirty)
 {
-	uint64_t n = 0;
+	return dirty ? page_step_dirty(&s->map, page, PAGE_EV_MARK)
+		     : page_step(&s->map, page, PAGE_EV_MARK);
+}
 
-	if (dirty)
-		while (n < nr && page_step_dirty(&s->map, first + n, PAGE_EV_MARK))
-			n++;
-	else
-		while (n < nr && page_step(&s->map, first + n, PAGE_EV_MARK))
-			n++;
+/* Ends where pages that are "filling" already meet others: see unmark(). */
+static uint64_t
+mark(struct session *s, const struct run *run, bool was_filling, bool dirty)
+{
+	uint64_t first = run_map(run), n = 0;
+
+	while (n < run->nr && (page_get(&s->map, first + n) == PAGE_FILLING) == was_filling &&
+	    mark_page(s, first + n, dirty))
+		n++;
 	return n;
 }
 
@@ -68,6 +73,8 @@ settle(struct session *s, uint64_t first, uint64_t nr, enum fill_why why)
 	}
 }
 
+/* Not of what was "filling" before: a worker that died may have filled it, and the guest may have
+ * written to it since.  Nobody but the kernel knows, and nobody may call it absent. */
 static void
 unmark(struct session *s, uint64_t first, uint64_t nr)
 {
@@ -151,14 +158,14 @@ maybe_exists(struct session *s, const struct run *page, enum fill_why why)
  * mark: it is read by the fault thread, which is either the one in here or waits for
  * the copy lock that a background copy holds.
  */
-enum fill_result
-fill_run(
+static enum fill_result
+fill_alike(
     struct session *s, const struct run *run, const void *src, enum fill_why why, struct fill *ret)
 {
 	uint64_t page_bytes = run->region->page_bytes;
 	bool writable = is_writable(s, run, src, why);
 	bool was_filling = page_get(&s->map, run_map(run)) == PAGE_FILLING;
-	uint64_t marked = mark(s, run_map(run), run->nr, writable), kept;
+	uint64_t marked = mark(s, run, was_filling, writable);
 	enum uffd_result result = UFFD_DONE;
 	struct uffd_fill f = {0};
 
@@ -188,14 +195,34 @@ fill_run(
 			ret->nr_done++;
 		}
 	}
-	/* What a dead worker may have filled is kept apart from what nobody has. */
-	kept = ret->nr_done + (result == UFFD_EXISTS && ret->nr_done == 0 && was_filling);
-	unmark(s, run_map(run) + kept, marked - kept);
+	if (!was_filling)
+		unmark(s, run_map(run) + ret->nr_done, marked - ret->nr_done);
 	if (ret->nr_done < marked) {
 		ret->error = f.error;
 		return result == UFFD_EXISTS ? FILL_MAYBE : result_of(result);
 	}
 	return marked < run->nr ? FILL_STALE : FILL_DONE;
+}
+
+enum fill_result
+fill_run(
+    struct session *s, const struct run *run, const void *src, enum fill_why why, struct fill *ret)
+{
+	uint64_t page_bytes = run->region->page_bytes;
+	enum fill_result result;
+	struct fill part;
+
+	*ret = (struct fill){0};
+	do {
+		struct run rest = {run->region, run->first + ret->nr_done, run->nr - ret->nr_done};
+		const void *at =
+		    src == NULL ? NULL : (const char *)src + ret->nr_done * page_bytes;
+
+		result = fill_alike(s, &rest, at, why, &part);
+		ret->nr_done += part.nr_done;
+		ret->error = part.error;
+	} while (result == FILL_STALE && part.nr_done > 0);
+	return result;
 }
 
 /* The one place where present is said of what the kernel may not have: zeros belong there, and a

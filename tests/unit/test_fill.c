@@ -471,6 +471,32 @@ test_dead_after_the_ioctl(void)
 	rig_close(&rig);
 }
 
+/* The next worker must not call it absent before it has asked: the guest may have written. */
+static void
+test_dead_then_refused(void)
+{
+	struct uffd_msg msg;
+	struct guest guest;
+	struct fill got;
+
+	rig_open(&rig, NR_PAGES);
+	page_step(&rig.session.map, 1, PAGE_EV_MARK);
+	rig_put(rig.session.uffd, guest_page(1), 0xee);
+	guest_discard(&guest, guest_page(7), RIG_PAGE);
+	rig_wait_event(rig.session.uffd);
+	is_int(fill(1, 3, &got), FILL_AGAIN, "filled by one that died, and a removal is pending");
+	ok(rig_state(&rig, 1) == PAGE_FILLING && are_absent(2, 2), "it is not called absent");
+	is_int(fill(0, 4, &got), FILL_AGAIN, "nor in the middle of others");
+	ok(are_absent(0, 1) && rig_state(&rig, 1) == PAGE_FILLING && are_absent(2, 2),
+	    "which are");
+	rig_read(rig.session.uffd, &msg, 1);
+	guest_join(&guest);
+	ok(fill_when_quiet(1, 1, &got) == FILL_DONE && rig_state(&rig, 1) == PAGE_PRESENT &&
+		rig_page_is(guest_page(1), 0xee),
+	    "the kernel knows");
+	rig_close(&rig);
+}
+
 static void
 test_dead_then_removed(void)
 {
@@ -514,6 +540,7 @@ main(void)
 	test_background();
 	test_dead_before_the_ioctl();
 	test_dead_after_the_ioctl();
+	test_dead_then_refused();
 	test_dead_then_removed();
 	return done();
 }
