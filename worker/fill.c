@@ -215,8 +215,7 @@ fill_run(
 	*ret = (struct fill){0};
 	do {
 		struct run rest = {run->region, run->first + ret->nr_done, run->nr - ret->nr_done};
-		const void *at =
-		    src == NULL ? NULL : (const char *)src + ret->nr_done * page_bytes;
+		const void *at = src == NULL ? NULL : (const char *)src + ret->nr_done * page_bytes;
 
 		result = fill_alike(s, &rest, at, why, &part);
 		ret->nr_done += part.nr_done;

@@ -371,7 +371,8 @@ prefetch_set(struct session *s, const struct ipc_session_trace *msg, int *fd)
 	prefetch->rate_bytes = msg->rate_bytes;
 	prefetch->sample = msg->sample;
 	s->prefetch = prefetch;
-	if (s->state == SESSION_SERVING)
+	/* One that is being adopted is served at the end of the turn, or dropped. */
+	if (s->state == SESSION_SERVING && s->adopt_seq == 0)
 		prefetch_begin(s);
 	return 0;
 }

@@ -331,6 +331,8 @@ sessions_serve_adopted(struct pager *pager)
 			continue;
 		session_vmm_wake(s);
 		answer_adoption(s, 0);
+		if (s->state == SESSION_SERVING)
+			prefetch_begin(s);
 	}
 	pager->is_adopting = false;
 	images_warm(pager);

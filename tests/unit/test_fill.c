@@ -487,8 +487,7 @@ test_dead_then_refused(void)
 	is_int(fill(1, 3, &got), FILL_AGAIN, "filled by one that died, and a removal is pending");
 	ok(rig_state(&rig, 1) == PAGE_FILLING && are_absent(2, 2), "it is not called absent");
 	is_int(fill(0, 4, &got), FILL_AGAIN, "nor in the middle of others");
-	ok(are_absent(0, 1) && rig_state(&rig, 1) == PAGE_FILLING && are_absent(2, 2),
-	    "which are");
+	ok(are_absent(0, 1) && rig_state(&rig, 1) == PAGE_FILLING && are_absent(2, 2), "which are");
 	rig_read(rig.session.uffd, &msg, 1);
 	guest_join(&guest);
 	ok(fill_when_quiet(1, 1, &got) == FILL_DONE && rig_state(&rig, 1) == PAGE_PRESENT &&

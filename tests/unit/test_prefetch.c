@@ -297,6 +297,23 @@ test_aborted(void)
 	tear_down();
 }
 
+/* It is dropped if it cannot be served: nobody may use it yet. */
+static void
+test_adopted(void)
+{
+	static const uint32_t words[] = {0, 8};
+
+	set_up();
+	rig.session.adopt_seq = 1;
+	is_int(plan(words, 2, 0), 0, "a plan for a session that is not served yet");
+	ok(!rig.session.prefetch->is_begun && atomic_load(&rig.session.threads) == 0,
+	    "is not begun");
+	rig.session.adopt_seq = 0;
+	prefetch_begin(&rig.session);
+	is_int(atomic_load(&replayed()->filled), 8, "until it is");
+	tear_down();
+}
+
 /* Faults and discards while it runs: nobody reads what is not the image's, or zeros. */
 static void
 test_under_fire(void)
@@ -397,6 +414,7 @@ main(void)
 	test_left_out();
 	test_resumed();
 	test_aborted();
+	test_adopted();
 	test_under_fire();
 	test_bad_image();
 	test_cold();
