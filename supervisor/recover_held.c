@@ -259,6 +259,9 @@ recover_on_connected(struct child *child, uint32_t seq, uint64_t number, int *fd
 	if (r < 0 || session == NULL || session->state != SESSION_CREATED ||
 	    session->connection >= 0)
 		return r;
+	/* One that was told of before was not looked at again. */
+	if (session->child != child || !session_is_connection(session, fds[3]))
+		return lied(child, "hands over what is no connection of session %" PRIu64, number);
 	int met = session_meet_vmm(session, fds[3]);
 	if (met == -EPERM)
 		return 0;

@@ -115,6 +115,18 @@ say_waiting(const struct life *life, uint32_t seq, const int from[3])
 }
 
 static int
+say_connected(const struct life *life, uint32_t seq, const int from[4])
+{
+	int fds[4];
+
+	for (size_t i = 0; i < 4; i++)
+		fds[i] = fd_dup(from[i]);
+	int r = recover_on_connected(&life->worker->child, seq, life->number, fds);
+	fd_close_all(fds, 4);
+	return r;
+}
+
+static int
 say_ended(const struct life *life, uint32_t seq, uint32_t outcome, const char *reason)
 {
 	struct ipc_session_ended msg = {.seq = seq, .session = life->number, .outcome = outcome};
@@ -404,6 +416,10 @@ test_waiting(void)
 	is_int(life.session->state, SESSION_CREATED, "as before");
 	ok(session_is_opened(life.session), "a worker has it");
 	ok(ev_is_active(&life.session->deadline), "and it has a deadline");
+	const int strange[4] = {life.listener, life.image, life.map, life.worker->child.ep.fd};
+	is_int(say_connected(&life, SEQ, strange), -EPROTO,
+	    "told again, with what is no connection of it: a lie");
+	ok(life.session->connection < 0 && life.session->vmm_pid < 0, "nobody is its VMM for that");
 	is_int(life_shake(&life, false), 0, "its VMM comes");
 	is_int(life.session->state, SESSION_SERVING, "and is served");
 	ok(access(life.session->socket_path, F_OK) < 0, "its socket goes as it should");
