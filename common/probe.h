@@ -10,6 +10,10 @@
 #pragma GCC diagnostic ignored "-Wpedantic"
 #include <sys/sdt.h>
 #pragma GCC diagnostic pop
+#ifdef __clang__
+/* Its macros name no argument for their dots, where they are used. */
+#pragma clang diagnostic ignored "-Wgnu-zero-variadic-macro-arguments"
+#endif
 #define PROBE2(name, a, b)	 DTRACE_PROBE2(pagerd, name, a, b)
 #define PROBE4(name, a, b, c, d) DTRACE_PROBE4(pagerd, name, a, b, c, d)
 #else
