@@ -122,8 +122,9 @@ serve(struct session *s, struct iolane_slot *slot, const struct run *page, void 
 	if (r < 0)
 		return unreadable_page(s, slot, page, -r) ? SERVE_LATER : SERVED;
 	slot->failed = 0;
-	image_note_answer(s->image);
 	result = fill_locked(s, page, buf, &fill);
+	/* Behind the fill: it may ask the storage something, which need not answer. */
+	image_note_answer(s->image);
 	switch (result) {
 	case FILL_DONE:
 	case FILL_MAYBE: /* who waited faults again if it is not there */

@@ -104,6 +104,20 @@ def worker_dies_meanwhile():
         neighbour.kill()
 
 
+def silent_after_its_answer():
+    """A page that was read is the guest's, whatever else the storage keeps to itself."""
+    fuse.needs()
+    with pagerd.Pagerd() as pager, fuse.Image(pager, size="4M", seed=9) as image:
+        guest = pager.restore(image, "a", engine="threads")
+        image.is_silent = True
+        os.kill(pager.worker_pid(), signal.SIGKILL)
+        pager.log.wait("id=a: adopted by worker")
+        tap.is_(guest.cmd("verify", timeout=20)["wrong"], 0, "the guest goes on")
+        image.wait_held(1)
+        image.resume()
+        guest.kill()
+
+
 def closed_while_it_waits():
     """Neither a session nor pagerd nor its worker is kept from its end."""
     fuse.needs()
@@ -122,4 +136,4 @@ def closed_while_it_waits():
 if __name__ == "__main__":
     tap.needs_root()
     tap.run(others_are_served, other_pages_are_served, worker_dies_meanwhile,
-            closed_while_it_waits)
+            silent_after_its_answer, closed_while_it_waits)
