@@ -168,7 +168,9 @@ static void __attribute__((noreturn)) become_worker(struct spawn *spawn)
 	r = plan_fds(spawn);
 	if (r < 0)
 		give_up(spawn->report[1], "lay out descriptors", -r);
-	if (setsid() < 0 || chdir("/") < 0)
+	/* Out of reach of a terminal's ^C and ^Z.  Not a session of its own: the kernel shares out
+	 * the CPU by session, and a worker that is not in its VMs' loses a fifth of its faults. */
+	if (setpgid(0, 0) < 0 || chdir("/") < 0)
 		give_up(spawn->report[1], "leave the session", errno);
 	umask(077);
 	r = set_limits();

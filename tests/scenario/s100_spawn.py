@@ -111,7 +111,7 @@ def confined(pager, pid):
     tap.is_(os.stat("/proc/%d/maps" % pid).st_uid, 0,
             "not dumpable: in /proc it belongs to root")
     tap.is_(os.readlink("/proc/%d/cwd" % pid), "/", "in the root directory")
-    tap.is_(os.getsid(pid), pid, "in a session of its own")
+    tap.is_(os.getpgid(pid), pid, "in a process group of its own")
     with open("/proc/%d/environ" % pid, "rb") as f:
         tap.is_(f.read(), b"", "with an empty environment")
     with open("/proc/%d/cmdline" % pid, "rb") as f:
