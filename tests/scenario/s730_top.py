@@ -4,6 +4,7 @@
 """pagerctl top on a terminal of 80 by 24, as a person uses it."""
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,7 @@ class Terminal:
         self.pager = pager
         self.server = os.path.join(pager.dir, "tmux")
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(lines),
-                  *command)
-        self.tmux("set-option", "-g", "remain-on-exit", "on")
+                  "%s; echo ended=$?; cat" % shlex.join(command))
 
     def tmux(self, *arguments):
         return subprocess.run(["tmux", "-S", self.server] + list(arguments), check=False,
@@ -61,7 +61,7 @@ def looked_at():
                 terminal.tmux("resize-window", "-x", "100", "-y", "10")
                 terminal.until(r"sorted by latency", "it follows the size of its window")
                 terminal.tmux("send-keys", "q")
-                terminal.until(r"Pane is dead \(status 0", "q quits, with success")
+                terminal.until(r"ended=0", "q quits, with success")
             finally:
                 terminal.close()
 
