@@ -130,10 +130,13 @@ find_left(struct prefetch *prefetch)
 {
 	uint64_t nr = trace_nr(&prefetch->plan), sample = prefetch->sample, place = 0;
 	size_t room = sample != 0 ? (size_t)(prefetch->pages / sample) : 0;
+	void *left = NULL;
 
-	prefetch->left = room != 0 ? calloc(room, sizeof(*prefetch->left)) : NULL;
-	if (prefetch->left == NULL)
+	if (room == 0 || posix_memalign(&left, sizeof(left), room * sizeof(*prefetch->left)) != 0)
 		return;
+	free(prefetch->left);
+	prefetch->left = left;
+	prefetch->nr_left = 0;
 	for (uint64_t i = 0; i + 1 < nr; i += 2) {
 		uint64_t first = trace_word(&prefetch->plan, i);
 		uint64_t pages = trace_word(&prefetch->plan, i + 1);

@@ -57,7 +57,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	unsigned char *copy = calloc(1, size + 1);
 	uint64_t sum;
 
-	expect(copy != NULL);
+	if (copy == NULL)
+		return 0;
 	if (size > 0)
 		memcpy(copy, data, size);
 	run(copy, size);
