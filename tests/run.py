@@ -25,6 +25,7 @@ KEEP = os.path.join(TOP, "tests", "lib", "keep.py")
 UNIT_TIMEOUT_S = 60
 SCENARIO_TIMEOUT_S = 60
 FUZZ_SECONDS = 3
+SUMMARY_LINES = 12
 # A sanitized program is several times slower.
 SLOWER = {"asan": 3, "tsan": 5}
 SANITIZER_ENV = {
@@ -166,6 +167,16 @@ def report(test, number, total):
     sys.stdout.flush()
 
 
+def complaints(test):
+    """What went wrong in few lines: the end of a long output is all that some see of it."""
+    told = [x for x in test.log.splitlines() if x.strip() and not x.startswith("ok ")]
+    points = [i for i, line in enumerate(told) if line.startswith("not ok")]
+    if not points:
+        return told[-SUMMARY_LINES:]
+    return [told[i] for i in range(len(told))
+            if any(0 <= i - at < 4 for at in points)][:SUMMARY_LINES]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.set_defaults(builds=[], items=[])
@@ -188,10 +199,10 @@ def main():
             done.append(test.run())
             report(test, len(done), len(tests))
     failed = sum(t.failed for t in done)
-    bad = [t.label() for t in done if t.failed]
     print("%d programs in %.0f s" % (len(done), time.monotonic() - start))
-    for label in sorted(bad):
-        print("failed: %s" % label)
+    for test in sorted((t for t in done if t.failed), key=Test.label):
+        print("failed: %s" % test.label())
+        print("".join("    | %s\n" % line[:200] for line in complaints(test)), end="")
     print("%d passed, %d failed, %d skipped" % (
         sum(t.passed for t in done), failed, sum(len(t.skips) for t in done)))
     return 1 if failed or not done else 0

@@ -163,9 +163,12 @@ def stuck_cases(engine, image):
 def paced_cases(engine, image):
     """A guest that rests between its visits, and what it tells while it runs."""
     with vmm.Vmm(image, private_pager=True, engine=engine, vcpus=2) as g:
-        g.cmd("start rand write period=500 burst=3 stalls=50000")
+        g.cmd("start rand write period=500 burst=3 stalls=3600000000")
         ok(g.cmd("pulse")["progress"] >= 4, "%s: each vCPU has visited two pages" % engine)
-        ok(g.cmd("stalls")["stalls"] == "-", "no stall yet")
+        ok(g.cmd("stalls")["stalls"] == "-", "none of them took an hour")
+        g.cmd("stop")
+        g.cmd("start rand write period=500 burst=3 stalls=50000")
+        g.cmd("pulse")
         os.kill(g.ready["pager_pid"], signal.SIGSTOP)
         g.wait_status(lambda s: s["blocked"] == 2)
         g.cmd("lap")
@@ -176,9 +179,11 @@ def paced_cases(engine, image):
         os.kill(g.ready["pager_pid"], signal.SIGCONT)
         ok(g.answer()["cmd"] == "pulse", "until it goes on")
         stalls = [s.split(":") for s in str(g.cmd("stalls")["stalls"]).split(",")]
-        ok(len(stalls) == 2, "a stall of each vCPU", stalls)
-        ok(all(int(us) > waited * 1e6 and before * 1e6 < int(end) < time.monotonic() * 1e6
-               for end, us in stalls), "as long as it was, when it was", stalls)
+        # A busy machine may hold a guest up at other times too: those are not counted.
+        held = [s for s in stalls if int(s[1]) > waited * 1e6 and
+                before * 1e6 < int(s[0]) < time.monotonic() * 1e6 and
+                int(s[0]) - int(s[1]) < before * 1e6]
+        ok(len(held) == 2, "a stall of each vCPU, as long as it was, when it was", stalls)
         lap = g.cmd("lap")
         ok(lap["max_us"] > waited * 1e6 and lap["samples"] >= 2, "a lap holds the stall", lap)
         ok(g.cmd("discard rand count=8 touch")["touch_max_us"] > 0, "discarded and touched")
