@@ -85,6 +85,9 @@ def main():
     become_reaper()
     # The runner ends a test by this signal: then the finally clause below cleans up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell that runs us in the background ignores these, and so would every program below.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     code = 143
     try:
         pid = os.spawnvp(os.P_NOWAIT, command[0], command)
