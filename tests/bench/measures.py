@@ -115,6 +115,10 @@ def demand_one(rounds):
     return rows
 
 
+# Where the scheduler puts eight threads makes more of a difference than what they do.
+FOUR_TIMES = 3
+
+
 def at_once(function, arguments):
     """The results of one call for each argument, all at the same time."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=len(arguments)) as pool:
@@ -129,24 +133,27 @@ def all_at_once(guests, command):
 
 
 def demand_four(rounds):
-    """Four guests at once, against four bare loops."""
+    """Four guests at once, against a bare loop with as many threads."""
     rows = []
     with Bench("128M") as bench:
+        bare_pager = vmm.BarePager(bench.image)
         for engine, suffix in ENGINES:
             command = "touch rand count=20000 noverify"
             ours, bare = [], []
-            for _ in range(rounds):
+            for _ in range(FOUR_TIMES * rounds):
                 served = [bench.served(ONE_PAGE, engine=engine) for _ in range(4)]
                 ours.append(all_at_once([guest for guest, _ in served], command))
                 for guest, name in served:
                     bench.end(guest, name)
-                guests = [vmm.Vmm(bench.image, private_pager=True, engine=engine)
+                guests = [vmm.Vmm(bench.image, socket=bare_pager.socket, engine=engine)
                           for _ in range(4)]
                 bare.append(all_at_once(guests, command))
                 for guest in guests:
                     guest.quit()
             rows.append(row("demand_rate_4" + suffix, statistics.median(ours), "1/s",
                             statistics.median(bare)))
+        if bare_pager.quit() != 0:
+            raise RuntimeError("the bare pager failed")
     return rows
 
 

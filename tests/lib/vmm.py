@@ -164,3 +164,21 @@ class Vmm:
                 stream.close()
             except BrokenPipeError:
                 pass
+
+
+class BarePager:
+    """The bare fault loop for several guests, in one process: Vmm(image, socket=bare.socket)."""
+
+    def __init__(self, image):
+        self.directory = tempfile.TemporaryDirectory(prefix="bare-pager.")
+        self.socket = os.path.join(self.directory.name, "socket")
+        self.process = subprocess.Popen([program("bare_pager"), self.socket, image.path],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if self.process.stdout.readline() != b"ready\n":
+            raise VmmError("bare_pager ended with %d" % self.process.wait())
+
+    def quit(self):
+        """The exit code.  Its guests have ended."""
+        self.process.communicate()
+        self.directory.cleanup()
+        return self.process.returncode

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The barest pager that can be written: another process that polls, reads and copies
- * one page for each fault out of a mapped and populated image.  Benchmarks compare
- * with it; tests of this VMM need no other pager. */
+/* The barest pager that can be written: it polls, reads and copies one page for each fault out
+ * of a mapped and populated image.  Benchmarks compare with it, in a process for each VMM (here)
+ * or in one for all (bare_pager.c); tests of this VMM need no other pager. */
 #include "tests/vmm/vmm.h"
 
 #include <errno.h>
@@ -21,30 +21,23 @@
 
 #define BATCH 16
 
-struct pager {
-	const struct vmm_memory *memory;
-	const uint8_t *image;
-	const uint8_t *zeros; /* one page of the mapping's size */
-	uint8_t *removed;     /* one for each page of the mapping's size */
-};
-
-static int
-pager_open(struct pager *p, const struct vmm_memory *m, const struct vmm_options *o)
+int
+pager_open(struct pager *p, const char *path, uint64_t bytes, uint64_t page_bytes)
 {
-	int fd = open(o->path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
 	void *image;
 
 	if (size < 0)
 		return -errno;
-	if ((uint64_t)size < o->size_bytes)
+	if ((uint64_t)size < bytes)
 		return -EFBIG;
-	image = mmap(NULL, o->size_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+	image = mmap(NULL, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
 	close(fd);
 	p->image = image;
 	p->zeros =
-	    mmap(NULL, m->page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	p->removed = calloc(o->size_bytes / m->page_bytes, 1);
+	    mmap(NULL, page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	p->removed = calloc(bytes / page_bytes, 1);
 	if (image == MAP_FAILED || p->zeros == MAP_FAILED || p->removed == NULL)
 		return -ENOMEM;
 	return 0;
@@ -62,9 +55,9 @@ image_offset(const struct pager *p, uint64_t addr)
 	return addr - (uintptr_t)m->regions[r].host + m->regions[r].offset;
 }
 
-/* A removal that is pending makes the copy fail until its event has been read.  The
- * wake makes the guest fault again, behind that event. */
-static void
+/* False when the VMM is gone.  A removal that is pending makes the copy fail until its event has
+ * been read.  The wake makes the guest fault again, behind that event. */
+static bool
 serve_fault(const struct pager *p, uint64_t addr)
 {
 	uint64_t page_bytes = p->memory->page_bytes;
@@ -74,16 +67,16 @@ serve_fault(const struct pager *p, uint64_t addr)
 	struct uffdio_copy copy = {.dst = dst, .src = (uintptr_t)src, .len = page_bytes};
 
 	if (ioctl(p->memory->uffd, UFFDIO_COPY, &copy) == 0)
-		return;
+		return true;
 	if (errno == EAGAIN || errno == EEXIST) {
 		struct uffdio_range range = {.start = dst, .len = page_bytes};
 
 		if (ioctl(p->memory->uffd, UFFDIO_WAKE, &range) == 0)
-			return;
+			return true;
 	}
 	if (errno == ESRCH)
-		_exit(0);
-	fprintf(stderr, "private pager: copy: %s; giving up\n", strerror(errno));
+		return false;
+	fprintf(stderr, "bare pager: copy: %s; giving up\n", strerror(errno));
 	_exit(1);
 }
 
@@ -96,7 +89,7 @@ note_removal(const struct pager *p, uint64_t start, uint64_t end)
 	memset(p->removed + first, 1, (end - start) / page_bytes);
 }
 
-static void
+void
 pager_serve(const struct pager *p)
 {
 	struct pollfd pfd = {.fd = p->memory->uffd, .events = POLLIN};
@@ -116,8 +109,9 @@ pager_serve(const struct pager *p)
 				note_removal(p, msgs[i].arg.remove.start, msgs[i].arg.remove.end);
 		}
 		for (i = 0; i < (size_t)n / sizeof(msgs[0]); i++) {
-			if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
-				serve_fault(p, msgs[i].arg.pagefault.address);
+			if (msgs[i].event == UFFD_EVENT_PAGEFAULT &&
+			    !serve_fault(p, msgs[i].arg.pagefault.address))
+				return;
 		}
 	}
 }
@@ -156,7 +150,7 @@ pager_main(const struct vmm_memory *m, const struct vmm_options *o, int report_f
 	int64_t result;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	result = pager_open(&p, m, o);
+	result = pager_open(&p, o->path, o->size_bytes, m->page_bytes);
 	if (result == 0 && o->populate_bytes > 0) {
 		uint64_t start = clock_now_ns();
 
@@ -168,6 +162,7 @@ pager_main(const struct vmm_memory *m, const struct vmm_options *o, int report_f
 		_exit(1);
 	close(report_fd);
 	pager_serve(&p);
+	_exit(0);
 }
 
 int

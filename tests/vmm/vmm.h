@@ -85,6 +85,14 @@ struct vmm_memory {
 	uint64_t populate_ns;
 };
 
+/* A bare fault loop.  What it points to is the caller's; what pager_open() maps stays. */
+struct pager {
+	const struct vmm_memory *memory;
+	const uint8_t *image;
+	const uint8_t *zeros; /* one page of the mapping's size */
+	uint8_t *removed;     /* one for each page of the mapping's size */
+};
+
 /* Memory that the guest uses for itself and that no pager serves. */
 struct vmm_scratch {
 	uint8_t *base;
@@ -165,6 +173,12 @@ int handshake_send(struct vmm_memory *m, const struct vmm_options *o);
 
 /* pager.c: forks the bare loop, which has filled everything first if it was told to. */
 int pager_start(struct vmm_memory *m, const struct vmm_options *o);
+
+/* Maps and populates the image for pages of page_bytes; a negative errno. */
+int pager_open(struct pager *p, const char *path, uint64_t bytes, uint64_t page_bytes);
+
+/* Serves until the VMM is gone. */
+void pager_serve(const struct pager *p);
 
 /* scratch.c: the model, and the blocks of the vCPUs. */
 int scratch_init(struct vmm *vmm);
