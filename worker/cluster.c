@@ -6,15 +6,15 @@
 #include "worker/page.h"
 
 #define Q16	    65536U
-#define NEAR_WEIGHT 128U /* the average follows the last 128 faults or so */
+#define NEAR_WEIGHT 256U /* the average follows the last 256 faults or so */
 
 /* Share of near faults from which the window has 2, 4, 8 and 16 pages; larger ones, where
  * the bound allows them, need what is left in even steps. */
 static const uint32_t steps_q16[] = {
-    Q16 * 75 / 100,
-    Q16 * 76 / 100,
-    Q16 * 77 / 100,
-    Q16 * 78 / 100,
+    Q16 * 73 / 100,
+    Q16 * 73 / 100,
+    Q16 * 74 / 100,
+    Q16 * 74 / 100,
     Q16 * 82 / 100,
     Q16 * 86 / 100,
     Q16 * 90 / 100,
@@ -114,7 +114,8 @@ aligned_window(const struct run *at, uint64_t pages)
 }
 
 struct run
-cluster_window(struct cluster *c, const struct pagemap *map, const struct run *at)
+cluster_window(
+    struct cluster *c, const struct pagemap *map, const struct run *at, bool *ret_is_stream)
 {
 	uint64_t page = run_map(at);
 	uint64_t most = c->max_pages * PAGE_BYTES / at->region->page_bytes;
@@ -122,6 +123,7 @@ cluster_window(struct cluster *c, const struct pagemap *map, const struct run *a
 	struct run window;
 	uint32_t pages;
 
+	*ret_is_stream = stream != NULL;
 	if (most <= 1)
 		return *at;
 	note(c, is_near(map, at));

@@ -40,7 +40,8 @@ void cluster_init(struct cluster *c, uint32_t min_pages, uint32_t max_pages);
 
 /* The window around a faulting page: an aligned block of 2^n pages, clipped to the
  * region.  The pages in it that are absent are to be filled, the faulting one first.
- * at is a run of one page. */
-struct run cluster_window(struct cluster *c, const struct pagemap *map, const struct run *at);
+ * at is a run of one page.  A stream: the guest reads on from there. */
+struct run cluster_window(
+    struct cluster *c, const struct pagemap *map, const struct run *at, bool *ret_is_stream);
 
 #endif

@@ -256,18 +256,30 @@ fill_neighbours(struct fault_thread *t, const struct run *window)
 }
 
 static struct run
-window_of(struct session *s, const struct run *page)
+window_of(struct session *s, const struct run *page, bool *ret_is_stream)
 {
+	*ret_is_stream = false;
 	if (atomic_load_explicit(&s->recorder, memory_order_relaxed) != NULL)
 		return *page;
-	return cluster_window(&s->cluster, &s->map, page);
+	return cluster_window(&s->cluster, &s->map, page, ret_is_stream);
+}
+
+/* What is filled before the guest goes on.  One that reads on would be back for the next page
+ * before that is there; any other one goes on beside the filling of the neighbours. */
+static void
+fill_first(struct fault_thread *t, struct run *run, const struct run *window, bool is_stream)
+{
+	if (is_stream)
+		run->nr += absent_from(
+		    &t->s->map, run->region, run->first + 1, window->first + window->nr);
 }
 
 static void
 answer_from_image(struct fault_thread *t, const struct run *page)
 {
 	struct session *s = t->s;
-	struct run window = window_of(s, page);
+	bool is_stream;
+	struct run window = window_of(s, page, &is_stream);
 	struct run run = *page;
 	enum fill_why why = FILL_FOR_FAULT;
 	struct fill fill;
@@ -277,8 +289,7 @@ answer_from_image(struct fault_thread *t, const struct run *page)
 	if (s->is_tracked && (t->flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0)
 		why = FILL_FOR_WRITE;
 	else
-		run.nr = 1 +
-		    absent_from(&s->map, page->region, page->first + 1, window.first + window.nr);
+		fill_first(t, &run, &window, is_stream);
 	result = fill_at_once(t, &run, why, &fill);
 	if (result == FILL_NO_RANGE && fill.nr_done == 0 && run.nr > 1) {
 		/* The VMM split its mapping somewhere in the cluster. */

@@ -18,6 +18,7 @@ struct guest {
 	uint64_t faults;
 	uint64_t largest;  /* window, in pages */
 	uint64_t smallest; /* that the end of the region did not cut */
+	uint64_t streams;  /* faults that continued one */
 	bool outside;	   /* a window left the region or missed the fault */
 };
 
@@ -67,12 +68,14 @@ touch(struct guest *g, uint64_t page)
 {
 	uint64_t base = region_map_first(&g->region);
 	struct run at = {&g->region, page, 1}, window;
+	bool is_stream;
 
 	g->touched++;
 	if (page_get(&g->map, base + page) != PAGE_ABSENT)
 		return 0;
 	g->faults++;
-	window = cluster_window(&g->cluster, &g->map, &at);
+	window = cluster_window(&g->cluster, &g->map, &at, &is_stream);
+	g->streams += is_stream;
 	check_window(g, &at, &window);
 	for (uint64_t p = window.first; p < window.first + window.nr; p++) {
 		if (page_get(&g->map, base + p) != PAGE_ABSENT)
@@ -128,6 +131,8 @@ test_dense(uint32_t max_pages)
 	guest_init(&g, 262144, 1, max_pages);
 	touch_random(&g, 262144);
 	is_int(g.largest, max_pages, "random but dense grows to its bound of %u", max_pages);
+	ok(g.streams * 50 < g.faults, "%llu of its %llu faults pass for a stream",
+	    (unsigned long long)g.streams, (unsigned long long)g.faults);
 	ok(g.faults * 2 < g.touched || max_pages < 16, "it takes %llu faults for %llu pages",
 	    (unsigned long long)g.faults, (unsigned long long)g.touched);
 	ok(!g.outside, "no window left the region");
@@ -151,6 +156,7 @@ test_sequential(void)
 			page++;
 	}
 	ok(doubled, "a sequential reader doubles its window up to the bound");
+	is_int(g.streams, g.faults - 1, "all of its faults but the first continue a stream");
 	guest_fini(&g);
 }
 
