@@ -15,6 +15,10 @@ int fd_take(int *fd);
 /* A close-on-exec duplicate (the caller owns it), or a negative errno. */
 int fd_dup(int fd);
 
+/* An empty memory file that can be sealed and, where the kernel knows how, not executed (the
+ * caller owns it), or a negative errno. */
+int fd_memfd(const char *name);
+
 /* 0 or a negative errno. */
 int fd_set_nonblock(int fd, bool on);
 

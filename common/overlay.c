@@ -9,12 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/fd.h"
 #include "common/pagemap.h"
 #include "common/scope.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
-#endif
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
 
@@ -46,16 +43,6 @@ lay_out(struct overlay_row *rows, uint32_t nr, uint64_t image_bytes)
 		at += round_up(row->bytes);
 	}
 	return at;
-}
-
-static int
-create_memfd(void)
-{
-	int fd = memfd_create("overlays", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("overlays", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	return fd < 0 ? -errno : fd;
 }
 
 static int
@@ -101,7 +88,7 @@ overlay_create(
 
 	if (bytes == 0)
 		return -EINVAL;
-	scoped_fd int fd = create_memfd();
+	scoped_fd int fd = fd_memfd("overlays");
 	if (fd < 0)
 		return fd;
 	if (ftruncate(fd, (off_t)bytes) < 0)

@@ -12,10 +12,6 @@
 
 #include "common/scope.h"
 
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
-#endif
-
 #define SEALS	   (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define HUGE_BYTES UINT64_C(2097152)
 
@@ -28,6 +24,7 @@ static const struct {
 	const char *doc;
 } counters[] = {
 #define COUNTER(NAME, ident, doc) [COUNTER_##NAME] = {#ident, doc},
+#include "common/fd.h"
 #include "common/counters.def"
 #undef COUNTER
 };
@@ -61,16 +58,6 @@ page_state_name(enum page_state state)
 	return state_names[state & PAGE_STATE_MASK];
 }
 
-static int
-create_memfd(void)
-{
-	int fd = memfd_create("pagemap", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("pagemap", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	return fd < 0 ? -errno : fd;
-}
-
 int
 pagemap_create(uint64_t image_bytes, int *ret_fd)
 {
@@ -86,7 +73,7 @@ pagemap_create(uint64_t image_bytes, int *ret_fd)
 		return -EINVAL;
 	if (nr_pages > PAGEMAP_MAX_PAGES)
 		return -EFBIG;
-	scoped_fd int fd = create_memfd();
+	scoped_fd int fd = fd_memfd("pagemap");
 	if (fd < 0)
 		return fd;
 	if (ftruncate(fd, (off_t)(PAGEMAP_HEADER_BYTES + nr_pages)) < 0)

@@ -7,23 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/fd.h"
 #include "common/scope.h"
 
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
-#endif
-
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-
-static int
-create_memfd(void)
-{
-	int fd = memfd_create("trace", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("trace", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	return fd < 0 ? -errno : fd;
-}
 
 static int
 write_at(int fd, const void *bytes, size_t nr, off_t at)
@@ -50,7 +37,7 @@ trace_create(enum trace_kind kind, uint64_t room, const uint32_t *words, uint64_
 
 	if (room == 0 || room > TRACE_MAX_WORDS || nr > room)
 		return -EINVAL;
-	scoped_fd int fd = create_memfd();
+	scoped_fd int fd = fd_memfd("trace");
 	if (fd < 0)
 		return fd;
 	/* All of it now: a fault thread that could not get a page of it would die. */

@@ -51,6 +51,16 @@ api_error(struct http_request *req, int status, const char *code, const char *fm
 	api_reply(req, status, json);
 }
 
+void
+api_refuse(struct http_request *req, const struct api_refusal *table, int error, const char *why)
+{
+	while (table->error != 0 && table->error != -error)
+		table++;
+	if (table->status == 503)
+		http_header_add(req, "Retry-After", "1");
+	api_error(req, table->status, table->code, "%s", why);
+}
+
 json_t *
 api_read_body(
     const struct api_call *call, const struct json_member *members, size_t nr_members, void *ret)

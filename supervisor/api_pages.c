@@ -50,10 +50,7 @@ finish(struct pages *pages)
 static void
 refuse(struct http_request *req, int error, const char *why)
 {
-	static const struct {
-		int error, status;
-		const char *code;
-	} map[] = {
+	static const struct api_refusal table[] = {
 	    {EINVAL, 409, "state"},
 	    {ENOTCONN, 503, "worker"},
 	    {EPROTONOSUPPORT, 409, "version"},
@@ -67,18 +64,10 @@ refuse(struct http_request *req, int error, const char *why)
 	    {EMFILE, 503, "resources"},
 	    {ENFILE, 503, "resources"},
 	    {EPIPE, 503, "worker"},
+	    {0, 500, "failed"},
 	};
-	int status = 500;
-	const char *code = "failed";
 
-	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
-		if (map[i].error == -error) {
-			status = map[i].status;
-			code = map[i].code;
-		}
-	if (status == 503)
-		http_header_add(req, "Retry-After", "1");
-	api_error(req, status, code, "%s", why);
+	api_refuse(req, table, error, why);
 }
 
 /* What the worker says instead of a picture, in words. */

@@ -103,6 +103,16 @@ void api_reply(struct http_request *req, int status, json_t *json);
 void api_error(struct http_request *req, int status, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* What an errno becomes; a table ends with the row of error 0, for every other one. */
+struct api_refusal {
+	int error; /* positive */
+	int status;
+	const char *code;
+};
+/* error is negative.  A 503 says when to try again. */
+void api_refuse(
+    struct http_request *req, const struct api_refusal *table, int error, const char *why);
+
 /* Reads the body's members into *ret (see json.h).  The caller owns the JSON, which
  * the texts in *ret point into.  NULL: the error has been answered. */
 json_t *api_read_body(

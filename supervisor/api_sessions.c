@@ -25,10 +25,7 @@ has_empty_body(struct api_call *call)
 static void
 refuse_create(struct api_call *call, int error, const char *why)
 {
-	static const struct {
-		int error, status;
-		const char *code;
-	} map[] = {
+	static const struct api_refusal table[] = {
 	    {EEXIST, 409, "exists"},
 	    {EOPNOTSUPP, 409, "state"},
 	    {EBADMSG, 409, "damaged"},
@@ -50,23 +47,13 @@ refuse_create(struct api_call *call, int error, const char *why)
 	    {ENFILE, 503, "resources"},
 	    {ENOMEM, 503, "resources"},
 	    {EAGAIN, 503, "worker"},
+	    {0, 500, "internal"},
 	};
-	int status = 500;
-	const char *code = "internal";
 
-	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
-		if (map[i].error == -error) {
-			status = map[i].status;
-			code = map[i].code;
-		}
 	/* Not the image but the worker does not exist. */
-	if (error == -ENOENT && !call->sup->fleet.current[0]) {
-		status = 503;
-		code = "worker";
-	}
-	if (status == 503)
-		http_header_add(call->req, "Retry-After", "1");
-	api_error(call->req, status, code, "%s", why);
+	if (error == -ENOENT && !call->sup->fleet.current[0])
+		error = -EAGAIN;
+	api_refuse(call->req, table, error, why);
 }
 
 /* Whose process may connect: the client's own, unless the client is root. */

@@ -69,10 +69,7 @@ template_and_forks_json(const struct supervisor *sup, const struct template *tem
 static void
 refuse(struct api_call *call, int error, const char *why)
 {
-	static const struct {
-		int error, status;
-		const char *code;
-	} map[] = {
+	static const struct api_refusal table[] = {
 	    {EINVAL, 400, "bad-request"},
 	    {EISDIR, 400, "bad-request"},
 	    {ENAMETOOLONG, 400, "bad-request"},
@@ -89,17 +86,10 @@ refuse(struct api_call *call, int error, const char *why)
 	    {ESTALE, 409, "changed"},
 	    {ENOSPC, 503, "full"},
 	    {ENODEV, 503, "resources"},
+	    {0, 500, "failed"},
 	};
 
-	int status = 500;
-	const char *code = "failed";
-
-	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
-		if (map[i].error == -error) {
-			status = map[i].status;
-			code = map[i].code;
-		}
-	api_error(call->req, status, code, "%s", why);
+	api_refuse(call->req, table, error, why);
 }
 
 /* As it is now, with its forks. */

@@ -17,9 +17,6 @@
 #include "supervisor/supervisor.h"
 #include "supervisor/why.h"
 
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
-#endif
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC (1 << 15) /* Linux 6.7: the kernel lets writes pass by itself */
 #endif
@@ -29,13 +26,10 @@
 static int
 create_memfd(uint64_t bytes, int *ret)
 {
-	int made = memfd_create("picture", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+	scoped_fd int fd = fd_memfd("picture");
 
-	if (made < 0 && errno == EINVAL)
-		made = memfd_create("picture", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	scoped_fd int fd = made;
 	if (fd < 0)
-		return -errno;
+		return fd;
 	if (ftruncate(fd, (off_t)bytes) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0)
 		return -errno;
 	*ret = fd_take(&fd);
