@@ -249,6 +249,9 @@ handshake_check(struct handshake *h)
 		return refused(h);
 	if (h->wants_memfd && memfd_probe(h->fds[1], h->reason, sizeof(h->reason)) < 0)
 		return refused(h);
+	if (uffd_probe_pages(h->fds[0], h->regions, h->nr_regions, h->reason, sizeof(h->reason)) <
+	    0)
+		return refused(h);
 	return h->status;
 }
 

@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/userfaultfd.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #include "worker/reason.h"
 
@@ -54,6 +56,66 @@ uffd_probe(int fd, char *reason, size_t bytes)
 		    "the userfaultfd is blocking, so poll() on it only says error: create it "
 		    "with O_NONBLOCK");
 	return 0;
+}
+
+/* From a place that nobody can read: the kernel fills nothing and says EFAULT.  Before it looks
+ * there it says ENOENT when nobody watches dst, and EINVAL when it cannot make so small a page. */
+static int
+copy_from_nowhere(int fd, uint64_t dst, const void *nowhere)
+{
+	struct uffdio_copy op = {
+	    .dst = dst,
+	    .src = (uint64_t)(uintptr_t)nowhere,
+	    .len = PAGE_BYTES,
+	    .mode = UFFDIO_COPY_MODE_DONTWAKE,
+	};
+
+	return ioctl(fd, UFFDIO_COPY, &op) < 0 ? errno : 0;
+}
+
+static int
+probe_page(int fd, const struct region *r, uint32_t i, uint64_t addr, const void *nowhere,
+    char *reason, size_t bytes)
+{
+	int error = copy_from_nowhere(fd, addr, nowhere);
+
+	if (error == ENOENT)
+		return reason_set(reason, bytes,
+		    "region %" PRIu32 ": its memory at 0x%" PRIx64
+		    " is not registered with the userfaultfd, so that nobody would be asked for it",
+		    i, addr);
+	if (r->page_bytes == PAGE_BYTES && error == EINVAL)
+		return reason_set(reason, bytes,
+		    "region %" PRIu32 ": its memory has larger pages than the 4096 bytes that are "
+		    "said, or none of a process",
+		    i);
+	if (r->page_bytes != PAGE_BYTES && error == EFAULT)
+		return reason_set(reason, bytes,
+		    "region %" PRIu32
+		    ": its memory has pages of 4096 bytes, and not of the %" PRIu64
+		    " that are said",
+		    i, r->page_bytes);
+	return 0;
+}
+
+int
+uffd_probe_pages(int fd, const struct region *regions, uint32_t nr, char *reason, size_t bytes)
+{
+	void *nowhere = mmap(NULL, PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int r = 0;
+
+	if (nowhere == MAP_FAILED)
+		return 0;
+	for (uint32_t i = 0; i < nr && r == 0; i++) {
+		const struct region *region = &regions[i];
+		uint64_t last = region->host_addr + region->size_bytes - region->page_bytes;
+
+		r = probe_page(fd, region, i, region->host_addr, nowhere, reason, bytes);
+		if (r == 0)
+			r = probe_page(fd, region, i, last, nowhere, reason, bytes);
+	}
+	munmap(nowhere, PAGE_BYTES);
+	return r;
 }
 
 int

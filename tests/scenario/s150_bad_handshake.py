@@ -281,14 +281,30 @@ def second_connection():
 
 
 def memory_that_is_not_there():
-    """Right in every number, but the kernel knows no such registered memory."""
+    """Right in every number, but the kernel knows no such registered memory: its guest would get
+    zeros there, and nobody would know."""
+    with stage.Stage() as on:
+        for name, change, where in (
+                ("unmapped", {"base_host_virt_addr": 0x10000}, "0x10000"),
+                ("end not registered", {"size": 2 * MIB}, "0x[0-9a-f]+000"),
+                ("no user's", {"base_host_virt_addr": 1 << 48}, None)):
+            refused(on, name, with_regions(change),
+                    "region 0: its memory at %s is not registered" % where if where else
+                    "region 0: its memory .*(none of a process|is not registered)")
+        on.as_before()
+
+
+def memory_that_goes_away():
+    """Unregistered, by the VMM itself, once its handshake is over."""
     with stage.Stage() as on:
         with Hand(on, "a") as hand:
-            hand.say(hand.regions({"base_host_virt_addr": 0x10000}), [hand.uffd])
-            tap.is_(on.pager.wait("a", "serving")["state"], "serving", "it cannot be seen at first")
+            hand.say(hand.regions({}), [hand.uffd])
+            on.pager.wait("a", "serving")
+            handshake.fcntl.ioctl(hand.uffd, handshake.UFFDIO_UNREGISTER, handshake.struct.pack(
+                "<QQ", hand.memory.address, MIB))
             status, code, why = on.pager.error_of("POST", "/sessions/a/complete")
-            tap.is_((status, code), (500, "failed"), "but at the first ioctl")
-            tap.like(why, "guest memory at 0x10000 is not registered", "by name")
+            tap.is_((status, code), (500, "failed"), "it cannot be completed")
+            tap.like(why, "guest memory at 0x[0-9a-f]+ is not registered", "which says why")
             tap.is_(on.pager.close_session("a")["outcome"], "closed", "and it can be closed")
         on.as_before()
 
@@ -296,4 +312,4 @@ def memory_that_is_not_there():
 if __name__ == "__main__":
     tap.needs_root()
     tap.run(framing, descriptors, numbers, slow_but_right, many_regions, never_sent, second_connection,
-            memory_that_is_not_there)
+            memory_that_is_not_there, memory_that_goes_away)

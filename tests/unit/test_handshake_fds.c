@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The handshake over a real connection, with real descriptors. */
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
@@ -17,7 +18,7 @@
 #define IMAGE_BYTES 8192
 #define MANY_FDS    6
 
-static const char text[] = "[{\"base_host_virt_addr\":65536,\"size\":4096,\"offset\":0}]";
+static char text[128]; /* of one page, which is registered */
 
 /* What a VMM may put into its message. */
 enum thing {
@@ -236,6 +237,7 @@ test_order(void)
 static void
 test_end(void)
 {
+	char want[128];
 	size_t n = strlen(text);
 	char byte = 'x';
 	struct wire w;
@@ -251,9 +253,10 @@ test_end(void)
 	send_message(w.pair[0], text, n - 1, &w.uffd, 1);
 	fd_closep(&w.pair[0]);
 	is_int(handshake_read(&w.h, w.pair[1]), HANDSHAKE_REFUSED, "closed too early");
-	is_str(w.h.reason,
-	    "the VMM closed the connection after 53 bytes, before the JSON value was complete",
-	    "its reason");
+	snprintf(want, sizeof(want),
+	    "the VMM closed the connection after %zu bytes, before the JSON value was complete",
+	    n - 1);
+	is_str(w.h.reason, want, "its reason");
 	wire_close(&w);
 
 	wire_open(&w);
@@ -309,18 +312,55 @@ quiet_session(size_t i)
 	wire_close(&w);
 }
 
+/* The kernel looks at whether anybody watches the memory, and not at who. */
+static void *
+make_memory(int uffd)
+{
+	void *page = mmap(NULL, PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_register reg = {
+	    .range = {(uint64_t)(uintptr_t)page, PAGE_BYTES},
+	    .mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	if (page == MAP_FAILED || ioctl(uffd, UFFDIO_REGISTER, &reg) < 0)
+		abort();
+	snprintf(text, sizeof(text), "[{\"base_host_virt_addr\":%llu,\"size\":4096,\"offset\":0}]",
+	    (unsigned long long)reg.range.start);
+	return page;
+}
+
+static void
+test_pages(int uffd, void *page)
+{
+	struct region r = {(uint64_t)(uintptr_t)page, PAGE_BYTES, 0, PAGE_BYTES};
+	char reason[HANDSHAKE_REASON_BYTES] = "";
+	unsigned char there = 0;
+
+	is_int(uffd_probe_pages(uffd, &r, 1, reason, sizeof(reason)), 0, "registered memory");
+	ok(mincore(page, PAGE_BYTES, &there) == 0 && (there & 1) == 0, "nothing is filled by that");
+	r.page_bytes = r.size_bytes = UINT64_C(2) << 20;
+	is_int(
+	    uffd_probe_pages(uffd, &r, 1, reason, sizeof(reason)), -EINVAL, "of another page size");
+	ok(strstr(reason, "region 0: its memory has pages of 4096 bytes") != NULL, "%s", reason);
+	r = (struct region){65536, PAGE_BYTES, 0, PAGE_BYTES};
+	is_int(uffd_probe_pages(uffd, &r, 1, reason, sizeof(reason)), -EINVAL, "of nobody");
+	ok(strstr(reason, "at 0x10000 is not registered") != NULL, "%s", reason);
+}
+
 int
 main(void)
 {
 	int before = fd_count();
 	size_t nr_messages = sizeof(messages) / sizeof(messages[0]);
-	int probe = make(UFFD);
+	int uffd = make(UFFD);
+	void *page;
 
-	if (probe < 0) {
+	if (uffd < 0) {
 		skip(1, "this kernel gives no userfaultfd to an ordinary process");
 		return done();
 	}
-	fd_closep(&probe);
+	page = make_memory(uffd);
+	test_pages(uffd, page);
 	for (size_t i = 0; i < nr_messages; i++) {
 		test_message(i, 4096);
 		test_message(i, 1);
@@ -331,6 +371,8 @@ main(void)
 	test_no_fd_free();
 	for (size_t i = 0; i < 1000; i++)
 		quiet_session(i % nr_messages);
+	fd_closep(&uffd);
+	munmap(page, PAGE_BYTES);
 	is_int(fd_count(), before, "no descriptor is left over");
 	return done();
 }
