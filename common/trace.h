@@ -42,7 +42,7 @@ struct trace_header {
 	_Atomic uint64_t nr; /* words that are valid, published after them */
 	_Atomic uint32_t state;
 	_Atomic uint32_t error; /* errno behind TRACE_FAILED */
-	/* Pages of a plan, of the size of their region's, by what became of them. */
+	/* Pages of a plan by what became of them. */
 	_Atomic uint64_t filled;
 	_Atomic uint64_t present;	     /* a fault, or who replayed it before, was faster */
 	_Atomic uint64_t outside;	     /* of every region */

@@ -158,9 +158,24 @@ region_at(const struct session *s, uint64_t offset, uint64_t *ret_end)
 struct piece {
 	const struct region *region;
 	uint64_t first, end; /* pages of the region */
+	uint64_t low, high;  /* the same in pages of the plan: a huge page has 512 of those */
 	uint64_t place;	     /* of the first in the plan */
 	uint64_t sample;     /* as in struct prefetch */
 };
+
+/* How many pages of the plan are in these of the region. */
+static uint64_t
+planned(const struct piece *piece, uint64_t page, uint64_t nr)
+{
+	uint64_t each = piece->region->page_bytes / PAGE_BYTES;
+	uint64_t low = page * each, high = (page + nr) * each;
+
+	if (low < piece->low)
+		low = piece->low;
+	if (high > piece->high)
+		high = piece->high;
+	return high > low ? high - low : 0;
+}
 
 /* How many pages from page on can be filled at once. */
 static uint64_t
@@ -190,11 +205,11 @@ fill_some(struct replay *rp, const struct piece *piece, uint64_t *page, uint64_t
 	read_ahead(rp, run_offset(&run));
 	r = populate_run(&rp->sweep, run, &done);
 	if (r == -ENOENT) { /* the VMM took it away */
-		count(&rp->plan->header->outside, nr);
+		count(&rp->plan->header->outside, planned(piece, *page, nr));
 		*page += nr;
 		return 0;
 	}
-	count(&rp->plan->header->filled, done);
+	count(&rp->plan->header->filled, planned(piece, *page, done));
 	*page += done;
 	if (done > 0)
 		populate_keep_pace(&rp->sweep);
@@ -203,12 +218,13 @@ fill_some(struct replay *rp, const struct piece *piece, uint64_t *page, uint64_t
 
 /* Somebody was faster: a fault, or the worker that replayed it before. */
 static void
-pass_over(struct replay *rp)
+pass_over(struct replay *rp, uint64_t nr)
 {
-	if (rp->before > 0)
-		rp->before--;
-	else
-		count(&rp->plan->header->present, 1);
+	uint64_t before = rp->before < nr ? rp->before : nr;
+
+	rp->before -= before;
+	if (nr > before)
+		count(&rp->plan->header->present, nr - before);
 }
 
 static int
@@ -225,7 +241,7 @@ replay_piece(struct replay *rp, const struct piece *piece)
 			count(&header->left, 1);
 			page++;
 		} else if (!page_is_fillable(page_get(&rp->sweep.s->map, base + page))) {
-			pass_over(rp);
+			pass_over(rp, planned(piece, page, 1));
 			page++;
 		} else if ((nr = fillable_from(rp->sweep.s, piece, page)) > 0) {
 			r = fill_some(rp, piece, &page, nr);
@@ -244,6 +260,8 @@ replay_part(struct replay *rp, const struct region *region, uint64_t first, uint
 		count(&rp->plan->header->outside, end - first);
 		return populate_is_over(&rp->sweep) ? -ECANCELED : 0;
 	}
+	piece.low = first - region->offset / PAGE_BYTES;
+	piece.high = end - region->offset / PAGE_BYTES;
 	piece.first = (first * PAGE_BYTES - region->offset) / region->page_bytes;
 	piece.end =
 	    (end * PAGE_BYTES - region->offset + region->page_bytes - 1) / region->page_bytes;

@@ -10,12 +10,12 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import handshake  # noqa: E402
+import hugepages  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
 import vmm  # noqa: E402
 
 PAGE = 4096
-HUGE = 2 << 20
 ENDED = r"session \d+ %s: prefetch (done|stopped|failed|interrupted)"
 
 
@@ -186,6 +186,28 @@ def under_fire():
                         "every page of the list is accounted for")
 
 
+def huge_pages():
+    """A list is of small pages, whatever the guest has: each huge page that one is in comes whole,
+    once, and every page of the list is accounted for."""
+    with hugepages.Reserved(8), pagerd.Pagerd() as pager:
+        image = pager.image(size="16M", seed=4, holes=30)
+        path = make_list(
+            pager, image, [*range(1000, 1100), 5, 4095, 9, *range(2048, 2560)])
+        guest = pager.restore(image, "a", hugepages="2M", engine="threads",
+                              members={"hot_list": path})
+        with guest:
+            pager.log.wait(ENDED % "a")
+            session = pager.show("a")
+            prefetch = session["prefetch"]
+            tap.is_((prefetch["state"], prefetch["pages"]), ("done", 615), "a list of 615 pages")
+            tap.is_((session["pages"]["present"], session["pages"]["total"]), (5, 8),
+                    "fills the five huge pages that they are in")
+            tap.is_((prefetch["filled"] + prefetch["present"], prefetch["outside"]), (615, 0),
+                    "every page of the list is accounted for")
+            tap.is_(guest.cmd("verify")["wrong"], 0, "the guest is right")
+        pagerd.wait_gone(guest.pid)
+
+
 def overlays():
     with pagerd.Pagerd() as pager:
         image = pager.image(size="4M", seed=4, holes=100)
@@ -329,6 +351,6 @@ def unreadable():
 
 
 if __name__ == "__main__":
-    tap.run(unusable, by_key, bad_requests, unwritable, sequential, under_fire, overlays, completed,
-            switched_off, worker_dies,
-            worker_dies_at_its_begin, supervisor_restarts, template, unreadable)
+    tap.run(unusable, by_key, bad_requests, unwritable, sequential, under_fire, huge_pages,
+            overlays, completed, switched_off, worker_dies, worker_dies_at_its_begin,
+            supervisor_restarts, template, unreadable)
