@@ -20,6 +20,7 @@
 #define BALLOON_TIMEOUT_MS  UINT64_C(2000)
 #define RESUME_MS	    UINT64_C(30000) /* beyond the time-out */
 #define ASK_MS		    UINT64_C(5000)
+#define MAX_LIST_BYTES	    ((size_t)256 << 20)
 
 static int
 check_flags(struct pause *p)
@@ -152,7 +153,7 @@ check_images(struct pause *p, const struct stat *st, const char *what, const cha
 	const json_t *one;
 	size_t i;
 
-	exchange_run(&get, &answer);
+	exchange_run_up_to(&get, MAX_LIST_BYTES, &answer);
 	if (answer.status != 200 && answer.status != 404)
 		return pause_fail(p, EXITCODE_UNREACHABLE,
 		    "%s exists, and pagerd does not say whether it serves it; name a new file",

@@ -67,7 +67,6 @@ static int
 check_flags(struct restore *r)
 {
 	const struct ctl_flags *f = &r->ctl->flags;
-	uint64_t timeout_ms = DEFAULT_TIMEOUT_MS;
 	const char *missing = !f->api_sock ? "--api-sock PATH"
 	    : !f->snapshot		   ? "--snapshot STATE"
 	    : !f->image && !f->template	   ? "--image MEM or --template NAME"
@@ -85,16 +84,17 @@ check_flags(struct restore *r)
 		ctl_complain("--fallback is file");
 		return -EINVAL;
 	}
-	if (ctl_parse_time("timeout", f->timeout, &timeout_ms) < 0)
+	r->timeout_ms = DEFAULT_TIMEOUT_MS;
+	if (ctl_parse_time("timeout", f->timeout, &r->timeout_ms) < 0)
 		return -EINVAL;
-	if (timeout_ms == 0) {
+	if (r->timeout_ms == 0) {
 		ctl_complain("--timeout must be more than 0");
 		return -EINVAL;
 	}
 	r->create = json_object();
 	if (!ctl_create_members(r->ctl, f->image, r->create))
 		return -EINVAL;
-	r->deadline_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
+	r->deadline_ns = clock_now_ns() + r->timeout_ms * NS_PER_MS;
 	return read_extra(r, f->load);
 }
 
@@ -187,6 +187,8 @@ fall_back(struct restore *r)
 		return EXITCODE_FAILED;
 	}
 	snprintf(r->fallback_from, sizeof(r->fallback_from), "%s: %s", r->failed_step, r->why);
+	/* What failed may have used up all of the time. */
+	r->deadline_ns = clock_now_ns() + r->timeout_ms * NS_PER_MS;
 	if (await_fresh(r) != EXITCODE_OK)
 		return EXITCODE_FAILED;
 	r->backend = "file";
@@ -251,6 +253,8 @@ tell_success(const struct restore *r)
 		printf("the VM %s after %s, on the file backend: it has no session\n", state, time);
 	else
 		printf("%s %s after %s, served by %s\n", r->id, state, time, r->version);
+	if (r->no_hot_list && strcmp(r->backend, "uffd") == 0 && !r->steps.terminal)
+		ctl_complain("%s", r->no_hot_list);
 }
 
 static void
@@ -330,5 +334,6 @@ ctl_restore(const struct ctl *ctl)
 	free(r.version);
 	free(r.socket_path);
 	free(r.image);
+	free(r.no_hot_list);
 	return code;
 }

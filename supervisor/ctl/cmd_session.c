@@ -340,10 +340,24 @@ ctl_create_members(const struct ctl *ctl, const char *image, json_t *body)
 	    add_overlays(body, ctl);
 }
 
+/* Whoever asked for no prefetch, or for a recording in its place, misses nothing. */
+char *
+ctl_no_hot_list(const json_t *session)
+{
+	const json_t *prefetch = json_object_get(session, "prefetch");
+	const char *reason = ctl_text(prefetch, "reason");
+
+	if (!*reason || strcmp(ctl_text(prefetch, "mode"), "off") == 0)
+		return NULL;
+	return xasprintf("no hot list is replayed: %s", reason);
+}
+
 /* A session, or what the VM is to map because there is none. */
 static void
 print_created(const json_t *json)
 {
+	scoped_free char *no_hot_list = ctl_no_hot_list(json);
+
 	if (strcmp(ctl_text(json, "backend"), "file") == 0) {
 		ctl_print_row("backend", "file: no session; have the VMM map the image");
 		ctl_print_row("image", ctl_text(json, "image"));
@@ -352,6 +366,8 @@ print_created(const json_t *json)
 	ctl_print_row("id", ctl_text(json, "id"));
 	ctl_print_row("version", ctl_text(json, "version"));
 	ctl_print_row("socket", ctl_text(json, "socket_path"));
+	if (no_hot_list)
+		ctl_complain("%s", no_hot_list);
 }
 
 enum exitcode

@@ -107,6 +107,9 @@ enum exitcode ctl_print_moved(const struct ctl *ctl, const json_t *json);
 /* Adds the members of POST /sessions that the flags and the image's path say.  false after a
  * complaint. */
 bool ctl_create_members(const struct ctl *ctl, const char *image, json_t *body);
+/* Why a new session does without the hot list that it was to replay, in words that the caller
+ * frees; NULL when nothing is amiss. */
+char *ctl_no_hot_list(const json_t *session);
 /* Members of a body from the command line.  Adds nothing and returns true when text is NULL;
  * false after a complaint, which names the flag. */
 enum value_kind { VALUE_TEXT, VALUE_NUMBER, VALUE_BYTES, VALUE_TIME };

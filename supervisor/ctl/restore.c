@@ -94,7 +94,9 @@ create(struct restore *r)
 	r->id = xstrdup(ctl_text(answer.json, "id"));
 	r->version = xstrdup(ctl_text(answer.json, "version"));
 	r->socket_path = xstrdup(ctl_text(answer.json, "socket_path"));
-	steps_end(&r->steps, STEP_DONE, "session %s on %s", r->id, r->version);
+	r->no_hot_list = ctl_no_hot_list(answer.json);
+	steps_end(&r->steps, STEP_DONE, "session %s on %s%s%s", r->id, r->version,
+	    r->no_hot_list ? "; " : "", r->no_hot_list ? r->no_hot_list : "");
 	return EXITCODE_OK;
 }
 

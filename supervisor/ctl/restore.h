@@ -15,12 +15,14 @@ struct restore {
 	const struct ctl *ctl;
 	struct steps steps;
 	struct fc fc;
-	json_t *create; /* owned: the body of POST /sessions */
-	json_t *extra;	/* owned: what --load adds, NULL for nothing */
-	uint64_t deadline_ns;
+	json_t *create;			  /* owned: the body of POST /sessions */
+	json_t *extra;			  /* owned: what --load adds, NULL for nothing */
+	uint64_t timeout_ms;		  /* of a backend: the fallback has it anew */
+	uint64_t deadline_ns;		  /* of the backend that is tried */
 	const char *backend;		  /* "uffd" or "file" */
 	char *id, *version, *socket_path; /* owned: the session's; NULL before there is one */
 	char *image;			  /* owned; NULL while only pagerd knows the template's */
+	char *no_hot_list;		  /* owned; why it is not replayed, NULL when it is */
 	bool closed;			  /* the session, after a failure */
 	const char *failed_step;	  /* which, and why */
 	char why[1024];

@@ -20,7 +20,8 @@ SCRIPT is JSON:
     uid         the user that it becomes
     discard     pages that a hinting run gives back
     at          {"METHOD PATH": WHAT}, with WHAT "mute" (no answer ever), "half" (an answer cut
-                short, then silence), "die", "hang-up", "garbage", "flood", or an error's text"""
+                short, then silence), "die", "hang-up", "garbage", "flood", "list" (JSON that
+                is none of its own), "lie" (done, it says, and does nothing), or an error's text"""
 import ctypes
 import json
 import os
@@ -307,6 +308,10 @@ class Firecracker:
             connection.sendall(b"HTTP/1.1 200 \r\nContent-Length: 99999999999\r\n\r\n")
             while connection.send(b"x" * 65536):
                 pass
+        elif what == "list":
+            self.reply(connection, 200, [1, {"state": "Running"}])
+        elif what == "lie":
+            self.reply(connection, 204)
         elif what in ("mute", "half"):
             if what == "half":
                 connection.sendall(b"HTTP/1.1 200 \r\nContent-Len")
