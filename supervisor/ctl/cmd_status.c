@@ -291,9 +291,15 @@ attend_session(struct screen *s, const json_t *session)
 	if (strcmp(state, "held") == 0)
 		attention(
 		    s, id, "held, its VM frozen: workers died with it; pagerctl retry %s", id);
+	else if (*ctl_text(session, "image_changed"))
+		attention(s, id, "its image was modified in place: %s; pagerctl show %s",
+		    ctl_text(session, "image_changed"), id);
 	else if (ctl_u64(session, "alarms"))
-		attention(s, id, "%s alarms: its image could not be read; pagerctl show %s",
-		    text_count(buf, ctl_u64(session, "alarms")), id);
+		attention(s, id, "%s alarms: %s; pagerctl show %s",
+		    text_count(buf, ctl_u64(session, "alarms")),
+		    *ctl_text(session, "reason") ? ctl_text(session, "reason")
+						 : "its image could not be read for a while",
+		    id);
 }
 
 static void

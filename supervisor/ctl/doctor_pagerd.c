@@ -15,22 +15,33 @@
 #include "supervisor/ctl/text.h"
 #include "version_gen.h"
 
-#define ASK_MS UINT64_C(5000)
+#define ASK_MS	       UINT64_C(5000)
+#define MAX_LIST_BYTES ((size_t)256 << 20)
+
+/* The status, and the JSON that came with it, which the caller owns; else a negative errno. */
+static int
+ask_for(struct doctor *d, const char *target, json_t **ret)
+{
+	const struct exchange get = {
+	    d->ctl->socket_path, "GET", target, NULL, clock_now_ns() + ASK_MS * NS_PER_MS};
+	struct answer answer = {0};
+
+	exchange_run_up_to(&get, MAX_LIST_BYTES, &answer);
+	*ret = answer.json;
+	return answer.status;
+}
 
 /* 0 with the JSON, owned; else a negative errno. */
 static int
 ask(struct doctor *d, const char *target, json_t **ret)
 {
-	const struct exchange get = {
-	    d->ctl->socket_path, "GET", target, NULL, clock_now_ns() + ASK_MS * NS_PER_MS};
-	scoped_answer struct answer answer = {0};
+	int status = ask_for(d, target, ret);
 
-	exchange_run(&get, &answer);
-	if (answer.status != 200 || !answer.json)
-		return answer.status < 0 ? answer.status : -EPROTO;
-	*ret = answer.json;
-	answer.json = NULL;
-	return 0;
+	if (status == 200 && *ret)
+		return 0;
+	json_decref(*ret);
+	*ret = NULL;
+	return status < 0 ? status : -EPROTO;
 }
 
 static void
@@ -96,8 +107,8 @@ check_sessions(struct doctor *d)
 {
 	json_t *json = NULL;
 	const json_t *s;
-	size_t i, live = 0, held = 0, alarmed = 0;
-	const char *one = "", *other = "";
+	size_t i, live = 0, held = 0, alarmed = 0, changed = 0;
+	const char *one = "", *other = "", *third = "";
 
 	if (ask(d, "/sessions", &json) < 0)
 		return;
@@ -110,7 +121,10 @@ check_sessions(struct doctor *d)
 			held++;
 			one = ctl_text(s, "id");
 		}
-		if (ctl_u64(s, "alarms")) {
+		if (*ctl_text(s, "image_changed")) {
+			changed++;
+			third = ctl_text(s, "id");
+		} else if (ctl_u64(s, "alarms")) {
 			alarmed++;
 			other = ctl_text(s, "id");
 		}
@@ -121,9 +135,49 @@ check_sessions(struct doctor *d)
 	if (alarmed)
 		doctor_say(d, "sessions", DOCTOR_FAIL, "pagerctl show ID; look at the storage",
 		    "%zu whose image could not be read, such as %s", alarmed, other);
-	if (!held && !alarmed)
+	if (changed)
+		doctor_say(d, "sessions", DOCTOR_FAIL,
+		    "restore them again from a whole image; nothing may write to one in place",
+		    "%zu whose image was modified under them, such as %s", changed, third);
+	if (!held && !alarmed && !changed)
 		doctor_say(
 		    d, "sessions", DOCTOR_OK, NULL, "%zu, none held, none with alarms", live);
+	json_decref(json);
+}
+
+static void
+check_damaged(struct doctor *d, const json_t *list)
+{
+	const json_t *t, *one = NULL;
+	size_t i, damaged = 0;
+
+	json_array_foreach(list, i, t)
+	{
+		if (strcmp(ctl_text(t, "state"), "damaged") == 0) {
+			damaged++;
+			one = t;
+		}
+	}
+	if (damaged)
+		doctor_say(d, "templates", DOCTOR_FAIL,
+		    "repair or remove their files in STATE-DIR/templates, then systemctl reload "
+		    "pagerd",
+		    "%zu whose record cannot be read, such as %s: %s", damaged,
+		    ctl_text(one, "name"), ctl_text(one, "reason"));
+}
+
+static void
+check_templates(struct doctor *d)
+{
+	json_t *json = NULL;
+	int status = ask_for(d, "/templates", &json);
+
+	if (status == 200)
+		check_damaged(d, json_object_get(json, "templates"));
+	else if (status == 503)
+		doctor_say(d, "templates", DOCTOR_WARN,
+		    "mend the directory of state-dir, then systemctl restart pagerd; no VM notices",
+		    "%s", ctl_text(json, "error"));
 	json_decref(json);
 }
 
@@ -204,4 +258,5 @@ doctor_pagerd(struct doctor *d)
 	check_config(d, pid);
 	check_versions(d);
 	check_sessions(d);
+	check_templates(d);
 }

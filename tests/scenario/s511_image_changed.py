@@ -47,6 +47,8 @@ def written():
         tap.is_(changed(pager, "c"), None, "another file's session was not")
         tap.like(pager.ctl("show", "a").stdout, "image file +it was written to",
                  "pagerctl show tells")
+        tap.like(pager.ctl("status").stdout, "  a: its image was modified in place: it was written to "
+                 "since it was opened; pagerctl show a", "and status what needs somebody")
         for guest in (a, b, other):
             guest.kill()
 

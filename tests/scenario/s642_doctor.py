@@ -67,7 +67,11 @@ def in_a_bad_way():
             "/sessions": {"sessions": [
                 dict(session, id="frozen", state="held"),
                 dict(session, id="unread", state="serving", alarms=3),
+                dict(session, id="torn", state="serving", alarms=1, image_changed="written to"),
                 dict(session, id="old", state="held", outcome="closed")]},
+            "/templates": {"templates": [
+                {"name": "good", "state": "promoted"},
+                {"name": "bad", "state": "damaged", "reason": "it is empty"}]},
             "/config": {"options": {
                 "image-root": {"value": ["/no/such/root"]}, "backend": {"value": "file"},
                 "max-sessions": {"value": "4000000"}}}}
@@ -83,7 +87,11 @@ def in_a_bad_way():
                         ("workers", "fail", "the worker of version 0.0.2 keeps dying"),
                         ("sessions", "fail", "1 frozen because workers died with them, such as fro",
                          "pagerctl retry"),
-                        ("sessions", "fail", "1 whose image could not be read, such as unread")):
+                        ("sessions", "fail", "1 whose image could not be read, such as unread"),
+                        ("sessions", "fail", "1 whose image was modified under them, such as torn",
+                         "restore them again"),
+                        ("templates", "fail", "1 whose record cannot be read, such as bad: it is e",
+                         "systemctl reload pagerd")):
                 has(done, *row)
             tap.ok("\033" not in pager.ctl("--socket", path, "doctor").stdout,
                    "a terminal is told nothing by it")

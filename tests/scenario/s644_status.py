@@ -58,7 +58,11 @@ def out_of_order():
                      states={"held": 14, "serving": 2, "odd": 3}),
                 dict(row, version="0.0.1", installed=False, sessions=1, state="draining"),
                 dict(row, version="0.0.0", retry_in_ms=1500)]},
-            "/sessions": {"sessions": [{"id": "bad\033[2J", "state": "serving", "alarms": 1200}] +
+            "/sessions": {"sessions": [{"id": "bad\033[2J", "state": "serving", "alarms": 1200},
+                                       {"id": "torn", "state": "serving", "alarms": 1,
+                                        "image_changed": "it was written to"},
+                                       {"id": "short", "state": "serving", "alarms": 2,
+                                        "reason": "a page cannot be filled"}] +
                           [{"id": "h%d" % i, "state": "held"} for i in range(14)] +
                           [{"id": "gone", "state": "closed", "outcome": "closed", "alarms": 1}]}}
         with answers.Answers(path, told) as server:
@@ -67,11 +71,15 @@ def out_of_order():
             says(done, "^  sessions    16: 2 serving, 14 held$", "sessions by state")
             says(done, "^needs attention\n  0.0.1: it is not installed any more and has sessions\n"
                  "  0.0.0: its worker keeps dying; it is started again in 1.5 s\n", "versions first")
-            says(done, r"^  bad\?\[2J: 1 200 alarms: its image could not be read; pagerctl show bad",
-                 "an image that cannot be read")
+            says(done, r"^  bad\?\[2J: 1 200 alarms: its image could not be read for a while; pagerctl "
+                 "show bad", "an image that could not be read")
+            says(done, "^  torn: its image was modified in place: it was written to; pagerctl show "
+                 "torn$", "one that was written to")
+            says(done, "^  short: 2 alarms: a page cannot be filled; pagerctl show short$",
+                 "and why, as long as it is so")
             says(done, "^  h0: held, its VM frozen: workers died with it; pagerctl retry h0$",
                  "a session that is held")
-            says(done, "^  and 7 more; pagerctl sessions shows them$", "and not too many")
+            says(done, "^  and 9 more; pagerctl sessions shows them$", "and not too many")
             tap.ok("gone" not in done.stdout, "what has ended needs nobody", done.stdout)
             told["/versions"] = {"current": None, "versions": []}
             says(pager.ctl("--socket", path, "status"), "^no version is installed", "no version")
