@@ -199,10 +199,14 @@ read_line(const char *line, size_t bytes, uint64_t *ret_offset)
 	return 0;
 }
 
-/* The pages that lines name, those that cannot be left out; as many as there are lines. */
+/* What was read of the lines. */
+struct lines {
+	uint32_t *pages;	/* those that are not left out; room for one of each line */
+	size_t nr, named, kept; /* lines, those with an offset, and pages */
+};
+
 static int
-read_lines(const struct hotlist *list, const char *text, size_t bytes, uint32_t *pages,
-    size_t *ret_named, size_t *ret_kept)
+read_lines(const struct hotlist *list, const char *text, size_t bytes, struct lines *ret)
 {
 	uint64_t nr_image = hotlist_image_pages(&list->image);
 
@@ -212,34 +216,38 @@ read_lines(const struct hotlist *list, const char *text, size_t bytes, uint32_t 
 		uint64_t offset;
 		int r = read_line(text, length, &offset);
 
+		ret->nr++;
 		if (r < 0)
 			return r;
 		text += length + 1;
 		if (r > 0)
 			continue;
-		(*ret_named)++;
+		ret->named++;
 		if (offset % HOTLIST_PAGE_BYTES == 0 && offset / HOTLIST_PAGE_BYTES < nr_image)
-			pages[(*ret_kept)++] = (uint32_t)(offset / HOTLIST_PAGE_BYTES);
+			ret->pages[ret->kept++] = (uint32_t)(offset / HOTLIST_PAGE_BYTES);
 	}
 	return 0;
 }
 
 int
 hotlist_read_log(struct hotlist *list, const char *text, size_t bytes, uint64_t *ret_dropped,
-    const char **ret_why)
+    uint64_t *ret_line, const char **ret_why)
 {
 	/* A line has two bytes at least but for the last. */
 	scoped_free uint32_t *pages = calloc(bytes / 2 + 1, sizeof(*pages));
+	struct lines lines = {.pages = pages};
 	uint64_t before = list->nr_pages;
-	size_t named = 0, kept = 0;
 	int r;
 
+	*ret_dropped = *ret_line = 0;
 	if (pages == NULL)
 		return -ENOMEM;
-	if (read_lines(list, text, bytes, pages, &named, &kept) < 0)
+	if (read_lines(list, text, bytes, &lines) < 0) {
+		*ret_line = lines.nr;
 		return wrong(ret_why, "a line is no offset in the image");
-	r = hotlist_add_pages(list, pages, kept);
-	*ret_dropped = named - (list->nr_pages - before);
+	}
+	r = hotlist_add_pages(list, pages, lines.kept);
+	*ret_dropped = lines.named - (list->nr_pages - before);
 	return r;
 }
 

@@ -28,9 +28,10 @@ int hotlist_read_hpl1(struct hotlist *list, const unsigned char *bytes, size_t n
 int hotlist_write_hpl1(const struct hotlist *list, const struct hotlist_region *regions,
     size_t nr_regions, unsigned char **ret, size_t *ret_bytes, const char **ret_why);
 
-/* As above; *ret_dropped says how many lines were misaligned, repeated or beyond the image. */
+/* As above; *ret_dropped says how many lines were misaligned, repeated or beyond the image, and
+ * *ret_line which one is wrong, counted from 1; 0: none. */
 int hotlist_read_log(struct hotlist *list, const char *text, size_t bytes, uint64_t *ret_dropped,
-    const char **ret_why);
+    uint64_t *ret_line, const char **ret_why);
 int hotlist_write_log(const struct hotlist *list, char **ret, size_t *ret_bytes);
 
 #endif

@@ -182,7 +182,7 @@ decode(const struct ctl *ctl, const char *path, struct hotlist *ret, const char 
 {
 	scoped_free unsigned char *bytes = NULL;
 	struct regions regions;
-	uint64_t dropped = 0;
+	uint64_t dropped = 0, line = 0;
 	size_t nr;
 	int r;
 
@@ -196,7 +196,12 @@ decode(const struct ctl *ctl, const char *path, struct hotlist *ret, const char 
 	if (format_of(bytes, nr) == FORMAT_HPL1)
 		r = hotlist_read_hpl1(ret, bytes, nr, regions.rows, regions.nr, ret_why);
 	else
-		r = hotlist_read_log(ret, (const char *)bytes, nr, &dropped, ret_why);
+		r = hotlist_read_log(ret, (const char *)bytes, nr, &dropped, &line, ret_why);
+	if (line > 0) {
+		ctl_complain("%s: line %" PRIu64 " is no offset in the image", path, line);
+		*ret_why = NULL;
+		return -EIO;
+	}
 	if (dropped > 0)
 		fprintf(stderr, "%s: %" PRIu64 " lines name no page of the image, or one again\n",
 		    path, dropped);
@@ -212,6 +217,8 @@ load(const struct ctl *ctl, const char *path, struct hotlist *ret)
 
 	if (r == 0)
 		return true;
+	if (r == -E2BIG)
+		why = "it has more runs of pages than a hot list can have";
 	if (why != NULL || r != -EIO) /* what is not EIO was not complained of */
 		ctl_complain("%s: %s", path, why != NULL ? why : strerror(-r));
 	hotlist_fini(ret);

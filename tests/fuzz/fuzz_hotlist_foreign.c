@@ -75,22 +75,22 @@ run_log(const char *text, size_t bytes)
 {
 	struct hotlist list, again;
 	const char *why = NULL;
-	uint64_t dropped = 0;
+	uint64_t dropped = 0, line = 0;
 	char *written;
 	size_t nr_written;
 	int r;
 
 	start(&list);
 	start(&again);
-	r = hotlist_read_log(&list, text, bytes, &dropped, &why);
+	r = hotlist_read_log(&list, text, bytes, &dropped, &line, &why);
 	if (r == 0) {
 		check_pages(&list);
 		expect(hotlist_write_log(&list, &written, &nr_written) == 0);
-		expect(hotlist_read_log(&again, written, nr_written, &dropped, &why) == 0);
+		expect(hotlist_read_log(&again, written, nr_written, &dropped, &line, &why) == 0);
 		expect(dropped == 0 && is_same(&list, &again));
 		free(written);
 	} else {
-		expect(why != NULL);
+		expect(why != NULL && line > 0 && line <= bytes);
 	}
 	hotlist_fini(&list);
 	hotlist_fini(&again);

@@ -291,22 +291,25 @@ test_log(void)
 	static const char good[] = "# first touches\n\n4096\n0\r\n4096\n8\n8192\n67108864\n40960";
 	static const struct hotlist_run want[] = {{1, 1}, {0, 1}, {2, 1}, {10, 1}};
 	struct hotlist list;
-	uint64_t dropped = 0;
+	uint64_t dropped = 0, line = 0;
 	const char *why = NULL;
 	char *written;
 	size_t bytes;
 
 	make(&list, NULL, 0);
-	is_int(hotlist_read_log(&list, text, strlen(text), &dropped, &why), -EINVAL,
+	is_int(hotlist_read_log(&list, text, strlen(text), &dropped, &line, &why), -EINVAL,
 	    "a line with a space before it: %s", why);
-	is_int(hotlist_read_log(&list, good, strlen(good), &dropped, &why), 0, "an access.log");
+	is_int(line, 9, "and which it is");
+	is_int(
+	    hotlist_read_log(&list, good, strlen(good), &dropped, &line, &why), 0, "an access.log");
+	is_int(line, 0, "no line of it is wrong");
 	ok(is_runs(&list, want, LENGTH(want)), "in its order");
 	is_int(dropped, 3, "without the misaligned, the repeated, the one behind the image");
 	is_int(hotlist_write_log(&list, &written, &bytes), 0, "written");
 	ok(bytes == strlen(written) && strcmp(written, "4096\n0\n8192\n40960\n") == 0, "as lines");
 	free(written);
-	is_int(hotlist_read_log(&list, "99999999999999999999999\n", 24, &dropped, &why), -EINVAL,
-	    "a number that no offset can be");
+	is_int(hotlist_read_log(&list, "99999999999999999999999\n", 24, &dropped, &line, &why),
+	    -EINVAL, "a number that no offset can be");
 	hotlist_fini(&list);
 }
 
