@@ -47,7 +47,7 @@ refuse_create(struct api_call *call, int error, const char *why)
 	    {ENFILE, 503, "resources"},
 	    {ENOMEM, 503, "resources"},
 	    {EAGAIN, 503, "worker"},
-	    {0, 500, "internal"},
+	    {0, 500, "failed"},
 	};
 
 	/* Not the image but the worker does not exist. */
