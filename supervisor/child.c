@@ -91,7 +91,7 @@ child_is_draining(const struct child *child)
 bool
 child_takes_sessions(const struct child *child)
 {
-	return child->state == CHILD_READY || child->state == CHILD_STARTING;
+	return !child->is_trial && (child->state == CHILD_READY || child->state == CHILD_STARTING);
 }
 
 uint64_t

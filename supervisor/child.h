@@ -58,10 +58,13 @@ struct child {
 	char last_words[256]; /* the last line it wrote, for the obituary */
 	char partial[256];    /* the line that it is writing */
 	size_t partial_bytes;
+	bool is_trial;	    /* of sessions that are suspected of killing workers, for no others */
+	unsigned turn;	    /* of the loop, in which it was started for them */
 	char obituary[512]; /* how it ended, in words; empty while it lives */
 	char cause[160];    /* why we lost patience with it, in words; empty when we did not */
 	bool failed;	    /* it ended otherwise than it was told to */
 	bool crashed;	    /* and by its own doing, as far as the kernel tells */
+	bool was_killed;    /* by somebody who is neither we nor a kernel that is short of memory */
 	struct log_limit said;
 };
 
@@ -92,7 +95,7 @@ void child_check_empty(struct child *child);
 struct child *child_new(struct supervisor *sup, const char *version, uint32_t number);
 /* Kills and forgets nothing: what still runs goes on, without us. */
 void child_free(struct child *child);
-/* Still has, or will have, a link that new sessions can go over. */
+/* Still has, or will have, a link that new sessions can go over, and is there for them. */
 bool child_takes_sessions(const struct child *child);
 uint64_t child_nr_sessions(const struct child *child);
 /* Those whose VM would freeze without it; the others wait for a VMM and can move. */

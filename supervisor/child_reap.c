@@ -85,6 +85,25 @@ was_told(const struct child *child, const siginfo_t *info)
 	}
 }
 
+/* By somebody else, for reasons that lie outside of it: the kernel sends SIGKILL only where
+ * memory is short, and the others never. */
+static bool
+was_killed(const struct child *child, const siginfo_t *info)
+{
+	if (info->si_code != CLD_KILLED || child->cause[0] != '\0')
+		return false;
+	switch (info->si_status) {
+	case SIGKILL:
+		return !oom_has_killed(&child->sup->oom);
+	case SIGTERM:
+	case SIGINT:
+	case SIGHUP:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void
 compose_obituary(struct child *child, const siginfo_t *info)
 {
@@ -93,9 +112,10 @@ compose_obituary(struct child *child, const siginfo_t *info)
 	size_t n;
 
 	describe_exit(info, how, sizeof(how));
+	child->was_killed = was_killed(child, info);
 	child->crashed |= (info->si_code == CLD_EXITED && info->si_status != EXITCODE_OK) ||
 	    info->si_code == CLD_DUMPED ||
-	    (info->si_code == CLD_KILLED && info->si_status != SIGKILL);
+	    (info->si_code == CLD_KILLED && info->si_status != SIGKILL && !child->was_killed);
 	if (child_spawn_report(child, report, sizeof(report)))
 		snprintf(child->obituary, sizeof(child->obituary), "%s: %s", how, report);
 	else

@@ -112,9 +112,32 @@ fleet_on_death(struct fleet *fleet, const struct child *child)
 	uint64_t stable_ns = STABLE_RUN_MS * NS_PER_MS;
 	bool was_stable = child->ready_ns != 0 && clock_now_ns() - child->ready_ns >= stable_ns;
 
+	/* That of one that was there for suspects is theirs, not the version's. */
+	if (child->is_trial && child->ready_ns != 0)
+		return 0;
 	if (was_stable || !child->failed)
 		backoff_drop(backoff_find(fleet, child->version));
-	return child->failed ? backoff_add(fleet, child->version, child->ready_ns != 0) : 0;
+	/* One that was killed from outside has shown nothing of its version. */
+	return child->failed
+	    ? backoff_add(fleet, child->version, child->ready_ns != 0 || child->was_killed)
+	    : 0;
+}
+
+uint64_t
+fleet_pause_ms(const struct fleet *fleet, uint64_t max_ms)
+{
+	uint64_t now = clock_now_ns();
+	const struct list *link;
+
+	list_for_each(link, &fleet->backoffs) {
+		const struct fleet_backoff *backoff =
+		    list_entry(link, const struct fleet_backoff, link);
+		uint64_t left_ns = backoff->until_ns > now ? backoff->until_ns - now : 0;
+
+		if (left_ns > 0 && left_ns < max_ms * NS_PER_MS)
+			max_ms = left_ns / NS_PER_MS + 1;
+	}
+	return max_ms;
 }
 
 /* --- What is installed ----------------------------------------------------------- */
@@ -246,9 +269,11 @@ rank(const struct child *child)
 {
 	if (child->state == CHILD_GONE)
 		return 0;
+	if (child->is_trial)
+		return 1;
 	if (child_takes_sessions(child))
-		return 3;
-	return child_is_draining(child) ? 2 : 1;
+		return 4;
+	return child_is_draining(child) ? 3 : 2;
 }
 
 struct child *
@@ -358,12 +383,21 @@ fleet_child_for_new(
 	return fleet_start(fleet, wanted, ret, why, why_bytes);
 }
 
-/* Can still be told of a session. */
-static bool
-can_adopt(const struct child *child)
+bool
+fleet_can_adopt(const struct child *child)
 {
 	return child->state == CHILD_STARTING || child->state == CHILD_UNWANTED ||
 	    child->state == CHILD_READY || child->state == CHILD_DRAINING;
+}
+
+int
+fleet_start_to_adopt(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	if (may_start_to_adopt(fleet, version))
+		return start_child(fleet, version, ret, why, why_bytes);
+	snprintf(why, why_bytes, "workers of version %s keep dying", version);
+	return -EAGAIN;
 }
 
 int
@@ -371,17 +405,14 @@ fleet_child_to_adopt(
     struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
 {
 	struct child *child = fleet_find(fleet, version);
-	int r = -EAGAIN;
+	int r;
 
-	if (child != NULL && can_adopt(child)) {
+	if (child != NULL && !child->is_trial && fleet_can_adopt(child)) {
 		*ret = child;
 		return 0;
 	}
 	/* Also while we stop: nobody else holds what it needs. */
-	if (may_start_to_adopt(fleet, version))
-		r = start_child(fleet, version, ret, why, why_bytes);
-	else
-		snprintf(why, why_bytes, "workers of version %s keep dying", version);
+	r = fleet_start_to_adopt(fleet, version, ret, why, why_bytes);
 	if (r < 0 && strcmp(version, fleet->current) != 0)
 		r = fleet_child_for_new(fleet, NULL, ret, why, why_bytes);
 	return r;
@@ -392,6 +423,8 @@ fleet_drain_outdated(struct fleet *fleet, struct child *child)
 {
 	if (upgrade_awaits(fleet->sup, child))
 		return;
+	if (child->is_trial)
+		drain_child(child, "for those that it tries only");
 	if (strcmp(child->version, fleet->current) != 0)
 		drain_child(child, "outdated");
 	else if (fleet->current_drains)
@@ -483,6 +516,9 @@ fleet_versions(struct fleet *fleet, struct version_info *infos, size_t max)
 	for (size_t i = 0; i < n; i++) {
 		infos[i].current = strcmp(infos[i].version, fleet->current) == 0;
 		infos[i].child = fleet_find(fleet, infos[i].version);
+		/* Where the next session would start one, none is draining. */
+		if (infos[i].child != NULL && infos[i].child->is_trial && infos[i].current)
+			infos[i].child = NULL;
 		infos[i].retry_in_ms = backoff_left_ms(fleet, infos[i].version);
 	}
 	qsort(infos, n, sizeof(*infos), compare_infos);

@@ -40,7 +40,8 @@ int fleet_init(struct fleet *fleet, struct supervisor *sup);
 void fleet_fini(struct fleet *fleet);
 
 /* The running child of a version (not GONE), or NULL: the one that takes sessions
- * when there are several, because an upgrade went back to a version that drains. */
+ * when there are several, because an upgrade went back to a version that drains.  One
+ * that is there for trials is the last choice. */
 struct child *fleet_find(struct fleet *fleet, const char *version);
 
 /* The child of a version (NULL: the current one) that a new session goes to, started if it
@@ -56,8 +57,14 @@ int fleet_child_for_new(
  * need not be ready yet.  Errors as above. */
 int fleet_child_to_adopt(
     struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
-/* Drains the child when its version is to get no new sessions.  It keeps those it has. */
+/* The same for a session that may be what kills workers (fleet_trial.c): a child of its own, or
+ * one that it shares with some of the others that lost their worker in this turn of the loop. */
+int fleet_child_for_trial(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
+/* Drains the child when its version, or it, is to get no new sessions.  It keeps those it has. */
 void fleet_drain_outdated(struct fleet *fleet, struct child *child);
+/* Of two that an earlier supervisor has left of a version one drains, the one that has less. */
+void fleet_drain_surplus(struct fleet *fleet, const char *version);
 
 /* Fills infos with at most max rows, newest version first.  Returns how many. */
 size_t fleet_versions(struct fleet *fleet, struct version_info *infos, size_t max);
@@ -78,6 +85,16 @@ void fleet_set_current(struct fleet *fleet, const char *version);
 /* The process of child has ended: counts the death.  Returns how long its version
  * stays down at least, in ms. */
 uint64_t fleet_on_death(struct fleet *fleet, const struct child *child);
+
+/* How long at most to wait until a start is tried again: max_ms, or less when a version's
+ * back-off ends before that.  Not 0. */
+uint64_t fleet_pause_ms(const struct fleet *fleet, uint64_t max_ms);
+
+/* For fleet_trial.c.  Can still be told of a session: */
+bool fleet_can_adopt(const struct child *child);
+/* Starts another one of a version, unless such keep dying before they are ready: -EAGAIN. */
+int fleet_start_to_adopt(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes);
 
 /* Frees children that are GONE.  At the end of a loop turn. */
 void fleet_sweep(struct fleet *fleet);

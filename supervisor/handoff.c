@@ -257,7 +257,7 @@ collect(struct handoff *handoff)
 static bool
 is_usable(const struct child *child)
 {
-	return child_is_ready(child) || child->state == CHILD_DRAINING;
+	return !child->is_trial && (child_is_ready(child) || child->state == CHILD_DRAINING);
 }
 
 /* 0 when there is one or one is awaited, or a negative errno and a sentence. */

@@ -450,5 +450,6 @@ recover_on_end(struct child *child, const struct ipc_inventory_end *msg)
 	child->is_late = false;
 	child_step(child, CHILD_EV_COUNTED, text);
 	fleet_drain_outdated(&child->sup->fleet, child);
+	fleet_drain_surplus(&child->sup->fleet, child->version);
 	return 0;
 }

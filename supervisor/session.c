@@ -144,6 +144,7 @@ session_new(struct sessions *sessions)
 	session->vmm_pidfd = session->map_fd = session->overlays.fd = -1;
 	ev_timer_init(&session->deadline, on_deadline, 0.0, 0.0);
 	session->deadline.data = session;
+	session_trial_init(session);
 	session_accept_init(session);
 	return session;
 }
@@ -155,6 +156,7 @@ release_all(struct session *session)
 	session_socket_close(session);
 	vmm_watch_stop(session);
 	ev_timer_stop(session->sup->loop, &session->deadline);
+	session_trial_end(session);
 	pagemap_unmap(&session->map);
 	fd_closep(&session->uffd);
 	fd_closep(&session->connection);
@@ -204,7 +206,6 @@ session_bury(struct session *session)
 	session->sup->metrics.outcomes[session->outcome]++;
 	recording_stop(session, "the session has ended");
 	prefetch_end(session);
-	session_adopt_forget(session);
 	release_all(session);
 	record_remove(session);
 	fdstore_remove(session);

@@ -114,11 +114,12 @@ struct session {
 	uint32_t adoptions;	 /* how often it was taken over */
 	uint32_t denials;	 /* how often in a row a worker would not take it over */
 	uint64_t not_before_ns;	 /* when it is tried again after that; 0: at once */
+	uint64_t tried_ns;	 /* the same since a death that it was blamed for; 0: not yet */
 	uint32_t blame;		 /* deaths of workers shortly after they had taken it over */
 	enum ipc_ended ended_as; /* as its worker says, while it is RECOVERING */
 	bool is_stored;		 /* the service manager keeps its descriptors, too */
 	bool has_ended;		 /* ended_as is meant */
-	bool is_on_trial;	 /* alone in being adopted, to see whether the worker survives */
+	bool is_on_trial;	 /* its worker is there to see whether it survives */
 	/* The last completion: when it started and how much was present then; how it
 	 * went.  completion_reason is empty when none has failed. */
 	uint64_t completing_ns, completing_absent;
@@ -139,6 +140,7 @@ struct session {
 	ev_io accepting;	     /* listener */
 	ev_timer accept_again;	     /* when that could not be done */
 	ev_timer deadline;	     /* one for each state that has one */
+	ev_timer trial;		     /* while it is on trial and served */
 	struct list waits;	     /* of struct session_wait.link */
 	struct picture *picture;     /* that its worker was asked for, by a waiter; NULL: none */
 	struct recording *recording; /* owned; the one that runs or the last; NULL: none */
@@ -163,23 +165,23 @@ struct session {
 
 struct sessions {
 	struct supervisor *sup;
-	struct list all;       /* of struct session.link, in order of creation, with tombstones */
-	struct list changed;   /* of struct session.changed */
-	struct list graves;    /* of struct session.grave, in order of their end */
-	struct list homeless;  /* of struct session.on_child: wait for a worker to be started */
-	ev_timer place_timer;  /* while homeless is not empty: tries again */
-	uint64_t live;	       /* without tombstones */
-	uint64_t dead;	       /* tombstones */
-	uint64_t next_number;  /* counts up from 1, never reused */
-	struct session *trial; /* the one that is being adopted alone; NULL: none */
-	ev_timer trial_timer;
-	uint64_t picture_bytes;		   /* memory of pictures now: see PICTURE_MAX_BYTES */
+	struct list all;	/* of struct session.link, in order of creation, with tombstones */
+	struct list changed;	/* of struct session.changed */
+	struct list graves;	/* of struct session.grave, in order of their end */
+	struct list homeless;	/* of struct session.on_child: wait for a worker to be started */
+	ev_timer place_timer;	/* while homeless is not empty: tries again */
+	uint64_t live;		/* without tombstones */
+	uint64_t dead;		/* tombstones */
+	uint64_t next_number;	/* counts up from 1, never reused */
+	uint64_t picture_bytes; /* memory of pictures now: see PICTURE_MAX_BYTES */
 	uint64_t retired[COUNTER_COUNT];   /* counters of sessions whose tombstones are gone */
 	struct prefetch_totals prefetched; /* of those */
 };
 
 void sessions_init(struct sessions *sessions, struct supervisor *sup);
 void sessions_fini(struct sessions *sessions);
+/* trial-time has changed, perhaps: trials that are under way last as long as it says. */
+void sessions_trials_changed(struct sessions *sessions);
 /* Drops tombstones whose time is over.  At the end of a loop turn. */
 void sessions_sweep(struct sessions *sessions);
 

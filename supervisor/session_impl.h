@@ -61,10 +61,22 @@ void session_wait_for_place(struct session *session);
  * to be tried again yet, because there is another worker now. */
 void sessions_place_homeless(struct sessions *sessions, bool is_new);
 
-/* session_adopt.c, once. */
-void sessions_init_trials(struct sessions *sessions);
-/* It has ended: it is on trial no more. */
-void session_adopt_forget(struct session *session);
+/* session_trial.c: which session kills workers. */
+
+void session_trial_init(struct session *session);
+/* It is to be adopted by a worker for trials. */
+bool session_is_suspect(const struct session *session);
+/* No worker is to adopt it. */
+bool session_is_guilty(const struct session *session);
+/* Whatever has been: its next crash alone is enough. */
+void session_suspect(struct session *session);
+/* A worker serves it: begins its trial if it is on one. */
+void session_trial_served(struct session *session);
+/* Its worker has it no more. */
+void session_trial_end(struct session *session);
+/* The worker has died with the sessions that it still has on its list: remembers that, to
+ * find out who kills workers. */
+void session_trial_judge(const struct child *child);
 
 /* session_adopt.c: another worker for a session in the middle of its life. */
 
@@ -78,9 +90,6 @@ uint64_t session_adopt_pause_ms(const struct session *session);
 void session_adopt_done(struct session *session);
 /* Its worker does not let go of it. */
 void session_adopt_insist(struct session *session);
-/* The worker has died with the sessions that it still has on its list: remembers that, to
- * find out who kills workers. */
-void session_adopt_judge(const struct child *child);
 
 /* session_accept.c: the VMM's connection. */
 

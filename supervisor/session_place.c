@@ -15,6 +15,9 @@
 /* A session that takes one worker after another with it is not handed to a fourth. */
 #define MAX_WORKERS_LOST 3
 
+/* How often a place is looked for at least, while somebody waits for one. */
+#define PLACE_PAUSE_MS 250
+
 bool
 session_lacks_resources(int error)
 {
@@ -28,9 +31,14 @@ session_place(struct session *session, char *why, size_t why_bytes)
 	struct fleet *fleet = &session->sup->fleet;
 	const char *version = session->wanted[0] ? session->wanted : NULL;
 	struct child *child;
-	int r = session->state == SESSION_ADOPTING
-	    ? fleet_child_to_adopt(fleet, session->version, &child, why, why_bytes)
-	    : fleet_child_for_new(fleet, version, &child, why, why_bytes);
+	int r;
+
+	if (session->state != SESSION_ADOPTING)
+		r = fleet_child_for_new(fleet, version, &child, why, why_bytes);
+	else if (!session_is_suspect(session))
+		r = fleet_child_to_adopt(fleet, session->version, &child, why, why_bytes);
+	else
+		r = fleet_child_for_trial(fleet, session->version, &child, why, why_bytes);
 
 	if (r < 0)
 		return r;
@@ -40,6 +48,10 @@ session_place(struct session *session, char *why, size_t why_bytes)
 	session->sent = false;
 	session->opened = false;
 	session_set_version(session, child->version);
+	session->is_on_trial = session->state == SESSION_ADOPTING && session_is_suspect(session);
+	if (session->is_on_trial)
+		session_log(session, LOG_LEVEL_NOTICE,
+		    "suspected of killing workers: on trial with child %" PRIu32, child->number);
 	r = child_listens(child) ? session_send(session) : 0;
 	/* After it: a worker that is told to drain and has no session exits. */
 	if (session->state == SESSION_ADOPTING)
@@ -77,6 +89,22 @@ give_up(struct session *session, const char *why)
 	session_step(session, SESSION_EV_NO_WORKER);
 }
 
+/* Until the next one of those that wait may get a worker: nobody else tells of that. */
+static void
+arm_place_timer(struct sessions *sessions)
+{
+	struct supervisor *sup = sessions->sup;
+	double pause_s = (double)fleet_pause_ms(&sup->fleet, PLACE_PAUSE_MS) / 1000.0;
+
+	if (ev_is_active(&sessions->place_timer) &&
+	    ev_timer_remaining(sup->loop, &sessions->place_timer) <= pause_s)
+		return;
+	ev_timer_stop(sup->loop, &sessions->place_timer);
+	ev_now_update(sup->loop);
+	ev_timer_set(&sessions->place_timer, pause_s, 0.0);
+	ev_timer_start(sup->loop, &sessions->place_timer);
+}
+
 void
 session_wait_for_place(struct session *session)
 {
@@ -84,8 +112,7 @@ session_wait_for_place(struct session *session)
 
 	list_remove(&session->on_child);
 	list_add(&sessions->homeless, &session->on_child);
-	if (!ev_is_active(&sessions->place_timer))
-		ev_timer_again(session->sup->loop, &sessions->place_timer);
+	arm_place_timer(sessions);
 }
 
 /* -EAGAIN is the fleet's back-off: worth to wait for, as long as its deadline lets it. */
@@ -144,20 +171,19 @@ sessions_place_homeless(struct sessions *sessions, bool is_new)
 {
 	struct list waiting;
 
+	ev_timer_stop(sessions->sup->loop, &sessions->place_timer);
 	move_all(&waiting, &sessions->homeless);
 	while (!list_is_empty(&waiting)) {
 		struct session *session = list_entry(waiting.next, struct session, on_child);
 
 		list_remove(&session->on_child);
 		if (!is_due(session, is_new))
-			list_add(&sessions->homeless, &session->on_child);
+			session_wait_for_place(session);
 		else if (session->state == SESSION_ADOPTING)
 			session_adopt(session);
 		else
 			place_or_wait(session);
 	}
-	if (list_is_empty(&sessions->homeless))
-		ev_timer_stop(sessions->sup->loop, &sessions->place_timer);
 }
 
 void
@@ -188,7 +214,7 @@ sessions_on_child_gone(struct sessions *sessions, struct child *child, const cha
 	struct list lost;
 
 	(void)sessions;
-	session_adopt_judge(child);
+	session_trial_judge(child);
 	move_all(&lost, &child->sessions);
 	while (!list_is_empty(&lost)) {
 		struct session *session = list_entry(lost.next, struct session, on_child);

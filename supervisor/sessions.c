@@ -10,9 +10,6 @@
 /* How many outcomes are remembered, whatever tombstone-life says. */
 #define MAX_TOMBSTONES 4096U
 
-/* How often a start of a worker that is backing off is tried again, in seconds. */
-#define PLACE_PAUSE_S 0.25
-
 static void
 on_place(struct ev_loop *loop, ev_timer *timer, int revents)
 {
@@ -29,9 +26,8 @@ sessions_init(struct sessions *sessions, struct supervisor *sup)
 	list_init(&sessions->changed);
 	list_init(&sessions->graves);
 	list_init(&sessions->homeless);
-	ev_timer_init(&sessions->place_timer, on_place, 0.0, PLACE_PAUSE_S);
+	ev_timer_init(&sessions->place_timer, on_place, 0.0, 0.0);
 	sessions->place_timer.data = sessions;
-	sessions_init_trials(sessions);
 }
 
 /* What a worker has is found by the next supervisor. */
@@ -51,7 +47,6 @@ sessions_fini(struct sessions *sessions)
 	if (!sessions->sup)
 		return;
 	ev_timer_stop(sessions->sup->loop, &sessions->place_timer);
-	ev_timer_stop(sessions->sup->loop, &sessions->trial_timer);
 	while (!list_is_empty(&sessions->all)) {
 		struct session *session = list_entry(sessions->all.next, struct session, link);
 

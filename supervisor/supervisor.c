@@ -236,6 +236,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 	*sup = (struct supervisor){.run_dir = -1, .lock = -1, .argc = argc, .argv = argv};
 	options_move(&sup->options, options);
 	sup->started_ns = clock_now_ns();
+	oom_init(&sup->oom);
 	umask(077);
 	signal(SIGPIPE, SIG_IGN);
 	sup->loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);

@@ -11,6 +11,7 @@
 #include "supervisor/controller.h"
 #include "supervisor/events.h"
 #include "supervisor/fleet.h"
+#include "supervisor/oom.h"
 #include "supervisor/options.h"
 #include "supervisor/passed.h"
 #include "supervisor/recording.h"
@@ -43,6 +44,7 @@ struct supervisor {
 	struct http_server *admin; /* owned */
 	struct controls *controls; /* owned */
 	uint64_t started_ns;
+	struct oom oom;	  /* when a worker was found killed last */
 	ev_prepare sweep; /* the end of each loop turn: frees what is dead */
 	ev_signal on_term, on_int, on_hup;
 	ev_timer watchdog; /* keeps the service manager content */
@@ -86,6 +88,7 @@ supervisor_options_changed(struct supervisor *sup)
 	log_set_level(sup->options.log_level);
 	controller_kick(&sup->controller);
 	prefetch_options_changed(sup);
+	sessions_trials_changed(&sup->sessions);
 }
 
 #endif

@@ -70,6 +70,13 @@ fleet_child_to_adopt(
 	return fleet_child_for_new(fleet, NULL, ret, why, why_bytes);
 }
 
+int
+fleet_child_for_trial(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	return fleet_child_to_adopt(fleet, version, ret, why, why_bytes);
+}
+
 void
 fleet_drain_outdated(struct fleet *fleet, struct child *child)
 {
@@ -105,6 +112,13 @@ fleet_versions(struct fleet *fleet, struct version_info *infos, size_t max)
 	(void)fleet;
 	(void)infos;
 	(void)max;
+	return 0;
+}
+
+uint64_t
+child_nr_sessions(const struct child *child)
+{
+	(void)child;
 	return 0;
 }
 

@@ -44,6 +44,15 @@ fleet_child_to_adopt(
 	return fleet_child_for_new(fleet, NULL, ret, why, why_bytes);
 }
 
+#ifndef FAKE_FLEET_OWN_TRIAL
+int
+fleet_child_for_trial(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	return fleet_child_to_adopt(fleet, version, ret, why, why_bytes);
+}
+#endif
+
 void
 fleet_drain_outdated(struct fleet *fleet, struct child *child)
 {
@@ -60,6 +69,20 @@ fleet_find(struct fleet *fleet, const char *version)
 	    : NULL;
 }
 #endif
+
+void
+fleet_drain_surplus(struct fleet *fleet, const char *version)
+{
+	(void)fleet;
+	(void)version;
+}
+
+uint64_t
+fleet_pause_ms(const struct fleet *fleet, uint64_t max_ms)
+{
+	(void)fleet;
+	return max_ms;
+}
 
 bool
 child_listens(const struct child *child)

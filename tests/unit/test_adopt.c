@@ -1,16 +1,55 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which session is held when workers die: the one that kills them, and no other. */
+/* Which session is held when workers die: the one that kills them, and no other, which does not
+ * wait for that either. */
+#define FAKE_FLEET_OWN_TRIAL
 #include "common/clock.h"
 #include "tests/unit/session_rig.h"
 
-#define TRIAL_NS (600 * NS_PER_MS) /* longer than one lasts */
+#define TRIAL_MS 10000
+#define TRIAL_NS ((TRIAL_MS + 1000) * NS_PER_MS) /* longer than one lasts */
+
+/* Two workers take turns as the one of the version; the others are for trials. */
+#define FIRST_TRIAL 2U
+
+enum death {
+	CRASHED,
+	KILLED,	 /* from outside */
+	UNKNOWN, /* perhaps from outside */
+};
 
 static struct life a, b;
+static bool is_shared;	    /* suspects are given one worker together */
+static struct child *trial; /* that was given last */
+static unsigned nr_trials;
+
+int
+fleet_child_for_trial(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	struct child *ordinary = fleet_next_child;
+
+	(void)fleet;
+	(void)version;
+	(void)why;
+	(void)why_bytes;
+	if (!is_shared || trial == NULL) {
+		trial = &rig_worker_start(FIRST_TRIAL + nr_trials++ % (RIG_WORKERS - FIRST_TRIAL))
+			     ->child;
+		trial->is_trial = true;
+		fleet_next_child = ordinary;
+	}
+	*ret = trial;
+	return 0;
+}
 
 static void
 set_up(void)
 {
 	rig_start();
+	rig.sup.options.trial_time_ms = TRIAL_MS;
+	is_shared = false;
+	trial = NULL;
+	nr_trials = 0;
 	a = life_serve(0, "a", false);
 	b = life_serve(0, "b", false);
 }
@@ -23,20 +62,28 @@ tear_down(void)
 	rig_stop();
 }
 
-/* The worker that has the sessions dies, and there is another one. */
+/* That child dies.  If it was the version's there is another one. */
 static void
-die(bool crashed)
+child_dies(struct child *child, enum death how)
 {
-	unsigned next = (fleet_next_child->number + 1) % RIG_WORKERS;
-	struct rig_worker *old = &rig.workers[fleet_next_child->number];
+	struct rig_worker *old = &rig.workers[child->number];
 
-	old->child.crashed = crashed;
-	rig_worker_start(next);
+	child->crashed = how == CRASHED;
+	child->was_killed = how == KILLED;
+	if (child == fleet_next_child)
+		rig_worker_start(1 - child->number);
+	if (child == trial)
+		trial = NULL;
 	endpoint_close(&old->far);
-	endpoint_close(&old->child.ep);
-	sessions_on_child_gone(&rig.sup.sessions, &old->child, crashed ? "crashed" : "killed");
+	endpoint_close(&child->ep);
+	sessions_on_child_gone(&rig.sup.sessions, child, how == CRASHED ? "crashed" : "killed");
 	rig_sweep();
-	a.worker = b.worker = &rig.workers[next];
+}
+
+static void
+dies(const struct life *life, enum death how)
+{
+	child_dies(life->session->child, how);
 }
 
 static bool
@@ -45,34 +92,58 @@ is_placed(const struct life *life)
 	return life->session->state == SESSION_ADOPTING && life->session->child != NULL;
 }
 
-/* The worker says that it has adopted what it was asked to. */
-static void
-adopted(struct life *life)
+static struct rig_worker *
+worker_of(const struct life *life)
 {
-	struct far_message m = rig_take(life->worker, IPC_SESSION_ADOPT);
-	struct ipc_msg msg = {.type = IPC_SESSION_ADOPTED};
+	return &rig.workers[life->session->child->number];
+}
+
+/* The worker has been asked to adopt it.  Returns the number of the question. */
+static uint32_t
+asked(const struct life *life)
+{
+	struct far_message m = rig_take(worker_of(life), IPC_SESSION_ADOPT);
 
 	fd_close_all(m.fds, IPC_MAX_FDS);
 	if (m.msg.session_adopt.session != life->number)
 		ok(false, "it adopts %s", life->session->id);
-	msg.session_adopted.seq = m.msg.seq;
-	msg.session_adopted.session = life->number;
-	rig_say(life->worker, &msg, NULL);
+	return m.msg.seq;
 }
 
-/* Its worker has survived it long enough. */
+/* The worker answers. */
 static void
-wait_out_trial(const struct life *life)
+answers(const struct life *life, int error)
 {
-	wait_for(!life->session->is_on_trial);
+	struct ipc_msg msg = {.type = IPC_SESSION_ADOPTED};
+
+	msg.session_adopted.seq = asked(life);
+	msg.session_adopted.session = life->number;
+	msg.session_adopted.error = (uint32_t)error;
+	rig_say(worker_of(life), &msg, NULL);
 }
 
-/* Crash after crash, while a is adopted and b never is. */
+static void
+adopted(const struct life *life)
+{
+	answers(life, 0);
+}
+
+/* It has been served for so much longer. */
+static void
+age(const struct life *life, uint64_t ns)
+{
+	life->session->adopted_ns -= ns;
+	if (life->session->tried_ns != 0)
+		life->session->tried_ns -= ns;
+}
+
+/* Crash after crash, while a is adopted and b never is.  is_shared: then one more, of both
+ * on trial together. */
 static void
 make_suspect(void)
 {
 	for (unsigned i = 0; i < 3; i++) {
-		die(true);
+		dies(&a, CRASHED);
 		if (i < 2)
 			adopted(&a);
 	}
@@ -81,27 +152,27 @@ make_suspect(void)
 static void
 test_poison(void)
 {
+	struct child *of_a;
+
 	set_up();
 	make_suspect();
-	ok(is_placed(&a) && !is_placed(&b), "suspects are adopted one at a time");
+	ok(is_placed(&a) && is_placed(&b), "suspects are adopted at once, none waits");
+	ok(a.session->child != b.session->child && a.session->child->is_trial &&
+		b.session->child->is_trial,
+	    "by workers of their own");
 	adopted(&a);
-	is_int(b.session->state, SESSION_ADOPTING, "the other waits");
-	wait_out_trial(&a);
-	is_int(a.session->blame, 0, "the first is acquitted");
-	wait_for(is_placed(&b));
-	ok(true, "then it is the other's turn");
-	die(true);
-	is_int(b.session->state, SESSION_HELD, "which is held for the next crash");
+	of_a = a.session->child;
+	dies(&b, CRASHED);
+	is_int(b.session->state, SESSION_HELD, "the one whose worker crashes again is held");
 	ok(b.session->uffd >= 0, "with its memory");
-	is_int(a.session->state, SESSION_ADOPTING, "the first moves on");
-	adopted(&a);
+	ok(a.session->state == SESSION_SERVING && a.session->child == of_a,
+	    "the other notices nothing");
 	is_int(session_retry(a.session, NULL, rig.why, sizeof(rig.why)), -EINVAL,
 	    "what is served is not retried");
 	is_int(session_retry(b.session, NULL, rig.why, sizeof(rig.why)), 0, "a retry");
-	ok(is_placed(&b), "is adopted");
-	is_int(a.session->state, SESSION_SERVING, "beside one that is known to be good");
-	a.session->adopted_ns -= TRIAL_NS;
-	die(true);
+	ok(is_placed(&b) && b.session->child->is_trial && b.session->child != of_a,
+	    "is a trial of its own");
+	dies(&b, CRASHED);
 	is_int(b.session->state, SESSION_HELD, "and once is enough");
 	session_close(b.session, SESSION_OUTCOME_CLOSED, "test");
 	is_int(b.session->state, SESSION_CLOSED, "a close ends it");
@@ -111,40 +182,114 @@ test_poison(void)
 
 /* Another one that was adopted a moment ago may have done it as well. */
 static void
-test_no_evidence(void)
+test_shared(void)
 {
 	set_up();
+	is_shared = true;
 	make_suspect();
-	b.session->blame = 0; /* as of one that is new here */
-	wait_for(is_placed(&b));
-	die(true);
-	ok(a.session->state != SESSION_HELD && b.session->state != SESSION_HELD,
-	    "a crash with two of them: nobody is held");
-	for (unsigned i = 0; i < 2; i++)
-		die(true);
-	ok(a.session->state != SESSION_HELD && b.session->state != SESSION_HELD,
-	    "not after three of those");
-	ok(is_placed(&a) && !is_placed(&b), "until they are adopted one by one");
-	die(true);
-	is_int(a.session->state, SESSION_HELD, "and one is caught");
+	ok(a.session->child == b.session->child, "two that share a worker on their trial");
+	for (unsigned i = 0; i < 4; i++)
+		dies(&a, CRASHED);
+	ok(is_placed(&a) && is_placed(&b), "are not held, whatever becomes of it");
+	is_shared = false;
+	dies(&a, CRASHED);
+	ok(a.session->child != b.session->child, "until they are apart");
+	dies(&a, CRASHED);
+	ok(a.session->state == SESSION_HELD && is_placed(&b), "then one is caught");
+	tear_down();
+}
+
+/* It shares a worker with one that is known to be good. */
+static void
+test_beside_good(void)
+{
+	set_up();
+	is_shared = true;
+	make_suspect();
+	adopted(&a);
+	adopted(&b);
+	age(&b, TRIAL_NS);
+	dies(&a, CRASHED);
+	ok(a.session->state == SESSION_HELD && is_placed(&b),
+	    "one that has been served long enough is no excuse for another");
+	is_int(b.session->blame, 7, "and is not suspect any more");
 	tear_down();
 }
 
 static void
+test_acquittal(void)
+{
+	set_up();
+	rig.sup.options.trial_time_ms = 20;
+	make_suspect();
+	adopted(&a);
+	wait_for(!a.session->is_on_trial);
+	is_int(a.session->blame, 0, "a worker that survives acquits");
+	ok(b.session->is_on_trial, "of those that it serves only");
+	dies(&a, CRASHED);
+	ok(is_placed(&a) && !a.session->child->is_trial,
+	    "after the next death it is adopted like any other");
+	rig.sup.options.heartbeat_interval_ms = 1;
+	adopted(&b);
+	b.session->child->heard_ns = 0;
+	ev_timer_stop(rig.sup.loop, &b.session->trial);
+	ev_timer_set(&b.session->trial, 0.0, 0.0);
+	ev_timer_start(rig.sup.loop, &b.session->trial);
+	wait_for(
+	    !b.session->is_on_trial || ev_timer_remaining(rig.sup.loop, &b.session->trial) > 0.05);
+	ok(b.session->is_on_trial, "a worker that has not been heard since acquits nobody");
+	b.session->child->heard_ns = b.session->tried_ns + 20 * NS_PER_MS;
+	wait_for(!b.session->is_on_trial);
+	is_int(b.session->blame, 0, "until it is");
+	tear_down();
+}
+
+/* What somebody else does to workers is no session's fault. */
+static void
 test_kills(void)
 {
 	set_up();
+	for (unsigned i = 0; i < 50; i++) {
+		dies(&a, KILLED);
+		adopted(&a);
+		adopted(&b);
+	}
+	is_int(a.session->blame + b.session->blame, 0, "fifty kills from outside blame nobody");
+	dies(&a, CRASHED);
+	adopted(&a);
+	adopted(&b);
+	age(&a, TRIAL_NS);
+	dies(&a, KILLED);
+	adopted(&a);
+	adopted(&b);
+	is_int(a.session->blame, 7, "nor do they acquit");
+	dies(&a, CRASHED);
+	is_int(a.session->blame, 7, "but the time before them counts");
+	is_int(b.session->blame, 14, "where it was long enough");
+	tear_down();
+}
+
+static void
+test_unknown(void)
+{
+	set_up();
 	for (unsigned i = 0; i < 20; i++) {
-		die(false);
+		dies(&a, UNKNOWN);
 		adopted(&a);
 		adopted(&b);
 	}
 	ok(a.session->state == SESSION_SERVING && b.session->state == SESSION_SERVING,
-	    "twenty kills within moments hold nobody");
-	a.session->adopted_ns -= TRIAL_NS;
-	die(false);
-	is_int(a.session->blame, 1, "after a trial's time a kill begins to count anew");
+	    "twenty deaths that nobody knows the cause of hold nobody");
+	age(&a, TRIAL_NS);
+	dies(&a, UNKNOWN);
+	is_int(a.session->blame, 1, "after a trial's time they begin to count anew");
 	is_int(b.session->blame, 21, "and not before");
+	ok(!a.session->child->is_trial && b.session->child->is_trial, "then it is a suspect");
+	for (unsigned i = 0; i < 20; i++)
+		dies(&b, UNKNOWN);
+	is_int(b.session->state, SESSION_ADOPTING, "which may die of that again and again");
+	dies(&b, UNKNOWN);
+	is_int(b.session->state, SESSION_HELD, "before it is held");
 	tear_down();
 }
 
@@ -153,31 +298,14 @@ test_refused(void)
 {
 	set_up();
 	make_suspect();
-	struct far_message m = rig_take(a.worker, IPC_SESSION_ADOPT);
-	struct ipc_msg msg = {.type = IPC_SESSION_ADOPTED};
-
-	fd_close_all(m.fds, IPC_MAX_FDS);
-	msg.session_adopted.seq = m.msg.seq;
-	msg.session_adopted.session = a.number;
-	msg.session_adopted.error = EIO;
-	rig_say(a.worker, &msg, NULL);
-	wait_for(is_placed(&b));
-	ok(true, "a suspect that is refused leaves the trial to the other");
+	answers(&a, EIO);
+	ok(!is_placed(&a) && !a.session->is_on_trial, "a suspect that is refused waits");
+	adopted(&b);
+	is_int(b.session->state, SESSION_SERVING, "and the other does not");
+	a.session->not_before_ns = clock_now_ns();
+	sessions_place_homeless(&rig.sup.sessions, false);
+	ok(is_placed(&a) && a.session->child->is_trial, "it is tried again, on trial");
 	tear_down();
-}
-
-/* The worker will not have it. */
-static void
-deny(struct life *life)
-{
-	struct far_message m = rig_take(life->worker, IPC_SESSION_ADOPT);
-	struct ipc_msg msg = {.type = IPC_SESSION_ADOPTED};
-
-	fd_close_all(m.fds, IPC_MAX_FDS);
-	msg.session_adopted.seq = m.msg.seq;
-	msg.session_adopted.session = m.msg.session_adopt.session;
-	msg.session_adopted.error = EIO;
-	rig_say(life->worker, &msg, NULL);
 }
 
 /* What is refused again and again is tried again ever more seldom, or when there is another
@@ -189,7 +317,7 @@ test_back_off(void)
 
 	set_up();
 	session_close(b.session, SESSION_OUTCOME_CLOSED, "test");
-	die(false);
+	dies(&a, KILLED);
 	for (unsigned i = 0; i < 12; i++) {
 		uint64_t pause_ms = session_adopt_pause_ms(a.session);
 
@@ -197,7 +325,7 @@ test_back_off(void)
 			(pause_ms == before * 2 || i == 0 || pause_ms == 30000)))
 			ok(false, "pause %u is %d ms", i, (int)pause_ms);
 		before = pause_ms;
-		deny(&a);
+		answers(&a, EIO);
 		sessions_place_homeless(&rig.sup.sessions, false);
 		if (is_placed(&a))
 			ok(false, "after refusal %u it is tried again at once", i);
@@ -207,7 +335,7 @@ test_back_off(void)
 			ok(false, "after refusal %u and its pause it is not tried again", i);
 	}
 	is_int((intmax_t)before, 30000, "the pause grows up to a limit");
-	deny(&a);
+	answers(&a, EIO);
 	sessions_place_homeless(&rig.sup.sessions, true);
 	ok(is_placed(&a), "another worker is tried at once");
 	adopted(&a);
@@ -220,15 +348,15 @@ static void
 test_hung(void)
 {
 	set_up();
-	die(true);
+	dies(&a, CRASHED);
 	adopted(&a);
 	adopted(&b);
 	is_int(a.session->blame, 7, "a crash counts");
-	a.session->adopted_ns -= 15 * NS_PER_S;
-	b.session->adopted_ns -= 15 * NS_PER_S;
+	age(&a, 15 * NS_PER_S);
+	age(&b, 15 * NS_PER_S);
 	/* It was heard last soon after the adoption: it hangs since then, for all we know. */
 	fleet_next_child->hung_ns = a.session->adopted_ns + NS_PER_S;
-	die(true);
+	dies(&a, CRASHED);
 	is_int(a.session->blame, 14, "so does a hang that took long to be noticed");
 	tear_down();
 }
@@ -238,8 +366,11 @@ main(void)
 {
 	log_set_level(LOG_LEVEL_ERR);
 	test_poison();
-	test_no_evidence();
+	test_shared();
+	test_beside_good();
+	test_acquittal();
 	test_kills();
+	test_unknown();
 	test_refused();
 	test_back_off();
 	test_hung();

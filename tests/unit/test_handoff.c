@@ -65,6 +65,13 @@ fleet_child_to_adopt(
 	return 0;
 }
 
+int
+fleet_child_for_trial(
+    struct fleet *fleet, const char *version, struct child **ret, char *why, size_t why_bytes)
+{
+	return fleet_child_to_adopt(fleet, version, ret, why, why_bytes);
+}
+
 /* A worker that is told before it has a session exits. */
 void
 fleet_drain_outdated(struct fleet *fleet, struct child *child)
