@@ -141,6 +141,32 @@ version_json(const struct version_info *info)
 	return json;
 }
 
+/* Every process of the version: it has more than one while another drains, and for trials. */
+static void
+put_workers(json_t *json, const struct fleet *fleet, const char *version)
+{
+	json_t *list = json_array();
+	const struct list *pos;
+
+	list_for_each(pos, &fleet->children) {
+		const struct child *child = list_entry(pos, const struct child, link);
+		json_t *row;
+
+		if (child->state == CHILD_GONE || strcmp(child->version, version) != 0)
+			continue;
+		row = json_object();
+		if (child->pid > 0)
+			json_put_u64(row, "pid", (uint64_t)child->pid);
+		else
+			json_put_null(row, "pid");
+		json_put_text(row, "state", child_state_word(child->state));
+		json_put_u64(row, "sessions", child_nr_sessions(child));
+		json_put_flag(row, "trial", child->is_trial);
+		json_array_append_new(list, row);
+	}
+	json_put(json, "workers", list);
+}
+
 void
 api_versions(struct api_call *call)
 {
@@ -152,6 +178,7 @@ api_versions(struct api_call *call)
 		json_t *row = version_json(&infos[i]);
 
 		put_states(row, &call->sup->sessions, infos[i].version);
+		put_workers(row, &call->sup->fleet, infos[i].version);
 		json_array_append_new(list, row);
 	}
 	if (call->sup->fleet.current[0])
@@ -194,13 +221,17 @@ read_version(struct api_call *call, char *ret, bool *ret_handoff)
 }
 
 static uint64_t
-sessions_of(const struct child *child)
+sessions_of(const struct fleet *fleet, const char *version)
 {
-	struct list *pos;
+	const struct list *pos;
 	uint64_t n = 0;
 
-	list_for_each(pos, &child->sessions)
-		n++;
+	list_for_each(pos, &fleet->children) {
+		const struct child *child = list_entry(pos, const struct child, link);
+
+		if (strcmp(child->version, version) == 0)
+			n += child_nr_sessions(child);
+	}
 	return n;
 }
 
@@ -208,14 +239,12 @@ void
 api_drain(struct api_call *call)
 {
 	char version[VERSION_BYTES];
-	const struct child *child;
 	uint64_t sessions;
 	json_t *json;
 
 	if (!read_version(call, version, NULL))
 		return;
-	child = fleet_find(&call->sup->fleet, version);
-	sessions = child ? sessions_of(child) : 0;
+	sessions = sessions_of(&call->sup->fleet, version);
 	if (fleet_drain(&call->sup->fleet, version) < 0) {
 		api_error(call->req, 404, "not-found",
 		    "no worker of version %s runs; the list of versions says which do", version);

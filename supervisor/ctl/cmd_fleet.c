@@ -51,6 +51,27 @@ add_pid(struct table *table, const json_t *version)
 		table_add(table, TABLE_DIM, "-");
 }
 
+/* Below its version, in whose row their sessions are counted too. */
+static void
+add_trials(struct table *table, const json_t *version)
+{
+	const json_t *list = json_object_get(version, "workers"), *worker;
+	char buf[TEXT_BYTES];
+	size_t i;
+
+	json_array_foreach(list, i, worker)
+	{
+		if (!ctl_flag(worker, "trial"))
+			continue;
+		table_add(table, TABLE_DIM, "%s", ctl_text(version, "version"));
+		table_add(table, TABLE_DIM, "%s", ctl_text(worker, "state"));
+		add_pid(table, worker);
+		table_add(table, TABLE_DIM, "%s", text_count(buf, ctl_u64(worker, "sessions")));
+		table_add(table, TABLE_DIM, "trial");
+		add_sandbox(table, NULL);
+	}
+}
+
 static void
 print_versions(const struct ctl *ctl, const json_t *json)
 {
@@ -81,6 +102,7 @@ print_versions(const struct ctl *ctl, const json_t *json)
 			: ctl_flag(v, "installed") ? "installed"
 						   : "removed");
 		add_sandbox(&table, json_object_get(v, "sandbox"));
+		add_trials(&table, v);
 	}
 	table_print(&table, stdout, ctl->colour);
 	table_fini(&table);
