@@ -7,13 +7,14 @@ import time
 
 import guests
 import pagerd
-from storm import API_ERRORS, HEARTBEAT_MS, rest
+from storm import API_ERRORS, HEARTBEAT_MS, TRIAL_MS, rest
 
 PROBE_S = 5
-# A session that is there at one crash after another is suspected of them, and put on trial
-# while it waits.  After a crash it is given the time that acquits it: who is found guilty is
-# another test's question.
-ACQUITTAL_S = 0.6
+# A session that is there at one crash after another is suspected of them, and held if it is
+# alone with its worker at the next.  These crashes are nobody's fault, so after them everybody
+# is given the time that acquits: a trial, and the heartbeat that follows it.
+ACQUITTAL_S = (TRIAL_MS + HEARTBEAT_MS) / 1000 + 0.2
+CRASHES_TO_SUSPECT = 3
 POINT_PATIENCE_S = 1.5
 LAP_S = 0.3
 
@@ -85,8 +86,7 @@ def probe_upgrade(storm):
 
 def victim(storm):
     """A worker, more likely one that serves many."""
-    rows = [r for r in storm.pager.call("GET", "/versions")["versions"]
-            if r.get("pid") in storm.workers.by_pid]
+    rows = [r for r in storm.workers.rows() if r["pid"] in storm.workers.by_pid]
     alive = [(storm.workers.by_pid[r["pid"]], r["sessions"] + 0.1) for r in rows]
     alive = [(w, n) for w, n in alive if not w.is_gone()]
     if not alive:
@@ -97,8 +97,7 @@ def victim(storm):
 def wait_replaced(storm, worker):
     """Until the supervisor has seen the death: its answer no longer names the process."""
     worker.is_gone(guests.PATIENCE_S)
-    storm.pager.until(lambda: worker.pid not in [
-        r.get("pid") for r in storm.pager.call("GET", "/versions")["versions"]],
+    storm.pager.until(lambda: worker.pid not in [r["pid"] for r in storm.workers.rows()],
         "the supervisor has not noticed a death", guests.PATIENCE_S)
 
 
@@ -133,18 +132,24 @@ def kill_worker(sig, name):
 
 
 def acquit(storm):
-    storm.workers.look()
     rest(ACQUITTAL_S)
-    for worker in storm.workers.alive():
-        hit_at = time.monotonic()
-        try:
-            worker.kill()
-        except ProcessLookupError:
-            worker.is_killed = False
-            continue
-        storm.result.kills["worker"] += 1
+
+
+def crash_again_and_again(storm):
+    """The same guests are there each time: they are suspect, and nobody may wait for that."""
+    storm.provoke()
+    start = time.monotonic()
+    for _ in range(CRASHES_TO_SUSPECT):
+        storm.workers.look()
+        worker = strike(storm, signal.SIGSEGV, "worker_crashes")[1]
+        if worker is None:
+            break
         wait_replaced(storm, worker)
-        storm.settle(hit_at, storm.result.worker_waits)
+        for guest in [g for g in storm.guests if not g.completing]:
+            storm.guarded(guest, lambda g=guest: storm.wait_serving(g))
+    storm.settle(start, storm.result.crash_waits)
+    storm.result.counts["trials"] += sum(row["trial"] for row in storm.workers.rows())
+    acquit(storm)
 
 
 def kill_twice(storm):
@@ -387,6 +392,7 @@ def upgrade(storm):
 KINDS = [
     Kind("worker", 8, probe_adoption, kill_worker(signal.SIGKILL, "worker")),
     Kind("worker_segv", 0.5, probe_adoption, kill_worker(signal.SIGSEGV, "worker_segv")),
+    Kind("worker_crashes", 0.4, probe_adoption, crash_again_and_again),
     Kind("worker_twice", 2, probe_adoption, kill_twice),
     Kind("worker_hang", 0.3, probe_adoption, hang_worker),
     Kind("worker_point", 8, probe_adoption, strike_point),

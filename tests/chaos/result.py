@@ -36,6 +36,7 @@ class Result:
         self.guest_waits = []                   # the longest of each guest that waited at all
         self.hang_waits = []
         self.twice_waits = []                   # two kills, one right after the other
+        self.crash_waits = []                   # the last of them makes everybody suspect
         self.supervisor_waits = []              # of everybody, around a supervisor's end
         self.quiet_waits = []                   # the same without a kill, as a measure of noise
         self.handoff_waits = []
@@ -76,6 +77,7 @@ class Result:
         yield "recovery_p50_ms", ms(percentile(self.recovery, 0.5)), "ms"
         yield "recovery_max_ms", ms(largest(self.recovery)), "ms"
         yield "twice_stall_max_ms", ms(largest(self.twice_waits)), "ms"
+        yield "crashes_stall_max_ms", ms(largest(self.crash_waits)), "ms"
         yield "hang_stall_max_ms", ms(largest(self.hang_waits)), "ms"
         yield "discard_stall_max_ms", ms(largest(self.discard_waits)), "ms"
         yield "handoff_stall_p50_ms", ms(percentile(self.handoff_waits, 0.5)), "ms"

@@ -21,6 +21,7 @@ MAX_LOST = 3
 # The end of a worker in the log.
 DEATH = r"killed by SIG|ended, nobody knows|on LINK_LOST|lost its link"
 HEARTBEAT_MS = 500
+TRIAL_MS = 500
 
 
 def rest(seconds):
@@ -65,7 +66,8 @@ class Storm:
         self.has_points = has_points
         self.pager = pagerd.Pagerd(versions=versions, start=False, log_level="info",
                                    current=self.versions[0], spawn_backoff_max="1ms",
-                                   heartbeat_interval="%dms" % HEARTBEAT_MS)
+                                   heartbeat_interval="%dms" % HEARTBEAT_MS,
+                                   trial_time="%dms" % TRIAL_MS)
         self.images = guests.Images(self.pager)
         self.workers = workers.Workers(self.pager)
         self.start_supervisor()

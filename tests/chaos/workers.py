@@ -80,9 +80,15 @@ class Workers:
         self.pager = pager
         self.by_pid = {}
 
+    def rows(self):
+        """Every worker process, those of trials too, as the API tells of it."""
+        return [dict(row, version=version["version"])
+                for version in self.pager.call("GET", "/versions")["versions"]
+                for row in version["workers"]]
+
     def look(self):
-        for row in self.pager.call("GET", "/versions")["versions"]:
-            pid = row.get("pid")
+        for row in self.rows():
+            pid = row["pid"]
             try:
                 if pid and pid not in self.by_pid:
                     self.by_pid[pid] = Worker(pid, row["version"])
