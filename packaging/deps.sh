@@ -83,7 +83,6 @@ look() {
 			;;
 		esac
 	done
-	has_pc libsystemd || optional=libsystemd-dev
 	has_header sys/sdt.h || optional="$optional systemtap-sdt-dev"
 	has_pc ncursesw || optional="$optional libncurses-dev"
 	has_pc cairo-svg || optional="$optional libcairo2-dev"
@@ -133,9 +132,10 @@ may_install() {
 # What is good to have and in the archive that is known already; whether it comes or not.
 install_optional() {
 	may_install || return 0
-	# shellcheck disable=SC2086 # one word for each package
-	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $optional \
-		>/dev/null 2>&1 || :
+	for alternatives in $optional; do
+		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+			"$alternatives" >/dev/null 2>&1 || :
+	done
 }
 
 purposes=${*:-build test}
