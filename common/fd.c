@@ -62,6 +62,17 @@ fd_set_nonblock(int fd, bool on)
 }
 
 void
+fd_fill_standard(int flags)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", flags);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	fd_closep(&fd);
+}
+
+void
 fd_close_all(int *fds, size_t n)
 {
 	for (size_t i = 0; i < n; i++)

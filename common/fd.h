@@ -22,6 +22,10 @@ int fd_memfd(const char *name);
 /* 0 or a negative errno. */
 int fd_set_nonblock(int fd, bool on);
 
+/* Opens /dev/null in place of each of 0, 1 and 2 that is closed: the number of what we are
+ * told to read or write must never become that of a file or socket of ours. */
+void fd_fill_standard(int flags);
+
 /* Closes each of n descriptors and writes -1 in its place. */
 void fd_close_all(int *fds, size_t n);
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pagerd: options, logging, then the supervisor.  No policy. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/exitcode.h"
 #include "common/fault.h"
+#include "common/fd.h"
 #include "common/log.h"
 #include "supervisor/options.h"
 #include "supervisor/supervisor.h"
@@ -40,6 +42,7 @@ main(int argc, char *argv[])
 	char why[512];
 	int r;
 
+	fd_fill_standard(O_RDWR);
 	log_init("pagerd", LOG_LEVEL_NOTICE);
 	if (fault_init() < 0)
 		fatal("PAGER_FAULT names no fault point; not started");

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/fd.h"
 #include "supervisor/ctl/ctl.h"
 #include "version_gen.h"
 
@@ -32,6 +34,8 @@ main(int argc, char *argv[])
 	enum ctl_action action;
 	struct ctl ctl;
 
+	/* Output to what is closed fails. */
+	fd_fill_standard(O_RDONLY);
 	if (ctl_parse(&ctl, &action, &command, argc, argv) < 0)
 		return EXITCODE_USAGE;
 	ctl.colour = wants_colour();
