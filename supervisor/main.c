@@ -8,6 +8,7 @@
 #include "common/fault.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "supervisor/config_check.h"
 #include "supervisor/options.h"
 #include "supervisor/supervisor.h"
 #include "version_gen.h"
@@ -15,6 +16,8 @@
 static int
 act(enum options_action action, struct options *options)
 {
+	bool is_right = true;
+
 	switch (action) {
 	case OPTIONS_HELP:
 		options_print_help(stdout);
@@ -26,10 +29,14 @@ act(enum options_action action, struct options *options)
 		options_dump(options, stdout);
 		break;
 	case OPTIONS_CHECK_CONFIG:
+		is_right = config_check(options);
+		break;
 	case OPTIONS_RUN:
 		break;
 	}
 	options_fini(options);
+	if (!is_right)
+		return EXITCODE_USAGE;
 	return fflush(stdout) == 0 ? EXITCODE_OK : EXITCODE_FAILED;
 }
 

@@ -250,9 +250,20 @@ is_power_of_two(uint64_t n)
 	return n != 0 && (n & (n - 1)) == 0;
 }
 
+static const char *
+relative_root(const struct options *options)
+{
+	for (size_t i = 0; i < options->image_root.nr; i++) {
+		if (options->image_root.items[i][0] != '/')
+			return options->image_root.items[i];
+	}
+	return NULL;
+}
+
 int
 options_check(const struct options *options, char *why, size_t bytes)
 {
+	const char *root = relative_root(options);
 	enum image_policy policy;
 
 	if (options->run_dir[0] == '\0')
@@ -268,6 +279,8 @@ options_check(const struct options *options, char *why, size_t bytes)
 		    why, bytes, "--backend: \"%s\" is neither uffd nor file", options->backend);
 	else if (options->image_root.nr == 0)
 		snprintf(why, bytes, "--image-root: at least one directory is needed");
+	else if (root != NULL)
+		snprintf(why, bytes, "--image-root: \"%s\" is not an absolute path", root);
 	else if (options->current[0] != '\0' && !version_is_valid(options->current))
 		snprintf(why, bytes, "--current: \"%s\" is not a version", options->current);
 	else if (image_policy_parse(options->on_image_error, &policy) < 0)

@@ -2,9 +2,7 @@
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <inttypes.h>
-#include <pwd.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -12,9 +10,10 @@
 
 #include "common/clock.h"
 #include "common/fd.h"
-#include "common/num.h"
+#include "supervisor/account.h"
 #include "supervisor/api.h"
 #include "supervisor/child.h"
+#include "supervisor/config_check.h"
 #include "supervisor/control_sock.h"
 #include "supervisor/handoff.h"
 #include "supervisor/notify.h"
@@ -29,30 +28,8 @@
 /* Descriptors that one session costs at most, and what we need besides. */
 #define FDS_PER_SESSION 9
 #define FDS_BESIDES	512
-/* A user without an entry gets the group of the same number. */
-#define MAX_ID (UINT32_MAX - 1)
 
 /* --- Start ----------------------------------------------------------------------- */
-
-static int
-find_user(const char *name, uid_t *ret_uid, gid_t *ret_gid)
-{
-	const struct passwd *entry = getpwnam(name);
-	uint64_t id;
-
-	if (entry == NULL && num_parse_u64(name, 0, MAX_ID, &id) == 0) {
-		*ret_uid = (uid_t)id;
-		*ret_gid = (gid_t)id;
-		entry = getpwuid((uid_t)id);
-		if (entry == NULL)
-			return 0;
-	}
-	if (entry == NULL)
-		return -ENOENT;
-	*ret_uid = entry->pw_uid;
-	*ret_gid = entry->pw_gid;
-	return 0;
-}
 
 static int
 choose_worker_user(struct supervisor *sup)
@@ -66,7 +43,7 @@ choose_worker_user(struct supervisor *sup)
 		    priv_doc(PRIV_SPAWN), (unsigned int)sup->worker_uid);
 		return 0;
 	}
-	if (find_user(name, &sup->worker_uid, &sup->worker_gid) < 0) {
+	if (account_user(name, &sup->worker_uid, &sup->worker_gid) < 0) {
 		log_err("worker-user %s: there is no such user; create it or name another", name);
 		return -ENOENT;
 	}
@@ -81,23 +58,12 @@ static int
 choose_admin_group(struct supervisor *sup)
 {
 	const char *name = sup->options.admin_group;
-	const struct group *entry;
-	uint64_t id;
 
 	sup->admin_gid = (gid_t)-1;
-	if (name[0] == '\0')
+	if (name[0] == '\0' || account_group(name, &sup->admin_gid) == 0)
 		return 0;
-	entry = getgrnam(name);
-	if (entry != NULL) {
-		sup->admin_gid = entry->gr_gid;
-		return 0;
-	}
-	if (num_parse_u64(name, 0, MAX_ID, &id) < 0) {
-		log_err("admin-group %s: there is no such group; create it or name another", name);
-		return -ENOENT;
-	}
-	sup->admin_gid = (gid_t)id;
-	return 0;
+	log_err("admin-group %s: there is no such group; create it or name another", name);
+	return -ENOENT;
 }
 
 /* We keep a duplicate of every session's descriptors.  What has no room is refused when it is
@@ -178,6 +144,7 @@ on_hup(struct ev_loop *loop, ev_signal *w, int events)
 		log_err("reload: %s; nothing changed", why);
 	else
 		log_notice("reload: done");
+	config_check_roots(&sup->options);
 	templates_reload(sup);
 	controls_reload(sup);
 	supervisor_options_changed(sup);
@@ -259,6 +226,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 		r = choose_admin_group(sup);
 	if (r < 0)
 		return r;
+	config_check_roots(&sup->options);
 	recordings_init(sup);
 	sessions_init(&sup->sessions, sup);
 	metrics_init(&sup->metrics);
