@@ -187,11 +187,47 @@ option(const json_t *config, const char *name)
 	return json_object_get(json_object_get(json_object_get(config, "options"), name), "value");
 }
 
+/* As pagerd sees it: its unit has a file system of its own, with parts taken away.  Who may not
+ * look through its eyes uses his own. */
+static int
+stat_as_pagerd(const struct doctor *d, pid_t pid, const char *path)
+{
+	scoped_free char *comm = xasprintf("/proc/%d/comm", (int)pid);
+	scoped_free char *name = xasprintf("%s/proc/%d/root%s", d->root, (int)pid, path);
+	char text[32];
+	struct stat st;
+
+	/* Another namespace's number may be anybody's here. */
+	if (doctor_read(d, comm, text, sizeof(text)) == 0 && strcmp(text, "pagerd") == 0) {
+		if (stat(name, &st) == 0)
+			return 0;
+		if (errno == ENOENT)
+			return -ENOENT;
+	}
+	return stat(path, &st) < 0 ? -errno : 0;
+}
+
 static void
-check_roots(struct doctor *d, const json_t *config)
+check_root(struct doctor *d, pid_t pid, const char *path)
+{
+	struct stat st;
+	int r = stat_as_pagerd(d, pid, path);
+
+	if (r == 0)
+		doctor_say(d, "images", DOCTOR_OK, NULL, "image root %s", path);
+	else if (stat(path, &st) == 0)
+		doctor_say(d, "images", DOCTOR_WARN,
+		    "systemctl edit pagerd: ProtectHome=read-only, or what else hides it",
+		    "image root %s is there, but not for pagerd, whose unit hides it", path);
+	else
+		doctor_say(d, "images", DOCTOR_WARN, "make it, or take it out of image-root",
+		    "image root %s: %s", path, strerror(-r));
+}
+
+static void
+check_roots(struct doctor *d, const json_t *config, pid_t pid)
 {
 	const json_t *list = option(config, "image-root"), *root;
-	struct stat st;
 	size_t i;
 
 	if (json_array_size(list) == 0)
@@ -201,14 +237,8 @@ check_roots(struct doctor *d, const json_t *config)
 	{
 		const char *path = json_string_value(root);
 
-		if (!path)
-			continue;
-		if (stat(path, &st) < 0)
-			doctor_say(d, "images", DOCTOR_WARN,
-			    "make it, or take it out of image-root", "image root %s: %s", path,
-			    strerror(errno));
-		else
-			doctor_say(d, "images", DOCTOR_OK, NULL, "image root %s", path);
+		if (path)
+			check_root(d, pid, path);
 	}
 }
 
@@ -221,7 +251,7 @@ check_config(struct doctor *d, pid_t pid)
 
 	if (ask(d, "/config", &json) < 0)
 		return;
-	check_roots(d, json);
+	check_roots(d, json, pid);
 	text = json_string_value(option(json, "max-sessions"));
 	if (text && num_parse_u64(text, 0, UINT32_MAX, &max_sessions) == 0)
 		doctor_limits(d, pid, max_sessions);

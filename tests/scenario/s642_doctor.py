@@ -40,6 +40,25 @@ def healthy():
         has(as_json, "images", "ok", pager.images)
 
 
+class Confined(pagerd.Pagerd):
+    """As in a unit that hides a directory from it."""
+
+    def argv(self):
+        return ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$1" && shift && exec "$@"', "sh",
+                self.images] + super().argv() + ["--image-root", self.images + "/deep"]
+
+
+def hidden():
+    with Confined(start=False) as pager:
+        deep = pager.images + "/deep"
+        os.mkdir(deep)
+        pager.start()
+        pager.log.wait("image-root %s: No such file or directory" % deep)
+        done = pager.ctl("--json", "doctor")
+        has(done, "images", "warn", "image root %s is there, but not for pagerd" % deep, "ProtectHome=")
+        has(done, "images", "ok", "image root " + pager.images)
+
+
 def away():
     with pagerd.Pagerd() as pager:
         nowhere = pager.ctl("--socket", pager.dir + "/none", "--json", "doctor")
@@ -105,4 +124,4 @@ def in_a_bad_way():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(healthy, away, in_a_bad_way)
+    tap.run(healthy, hidden, away, in_a_bad_way)
