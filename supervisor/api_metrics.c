@@ -14,7 +14,7 @@ api_metrics(struct api_call *call)
 	scoped_free char *text = metrics_text(call->sup, &bytes);
 
 	if (text == NULL)
-		api_error(call->req, 503, "no-memory", "there is no memory for the metrics");
+		api_error(call->req, 503, "resources", "there is no memory for the metrics");
 	else
 		http_reply(call->req, 200, CONTENT_TYPE, text, bytes);
 }

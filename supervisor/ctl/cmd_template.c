@@ -194,7 +194,7 @@ ctl_template(const struct ctl *ctl)
 			continue;
 		if (n == commands[i].nr_args)
 			return commands[i].run(ctl);
-		ctl_complain("pagerctl template %s%s", commands[i].name, commands[i].args);
+		ctl_complain("it is pagerctl template %s%s", commands[i].name, commands[i].args);
 		return EXITCODE_USAGE;
 	}
 	ctl_complain(
