@@ -22,11 +22,11 @@ is_running() {
 # member on each line, and no string has a line of its own.  Fails when it has no answer.
 list_sessions() {
 	json=$(ctl --json sessions) || return
-	echo "$json" | awk -v version="${1:-}" '
+	printf '%s\n' "$json" | awk -v version="${1:-}" '
 		{ value = $0; sub(/^[^:]*: "/, "", value); sub(/",?$/, "", value) }
 		/^      "id": "/ { id = value }
 		/^      "outcome": / { is_live = $2 == "null," }
-		/^      "version": "/ { if (is_live && (version == "" || value == version)) print id }'
+		/^      "version": / { if (is_live && (version == "" || value == version)) print id }'
 }
 
 current_version() {
@@ -42,8 +42,13 @@ newest() {
 list_workers() {
 	for exe in /proc/[0-9]*/exe; do
 		target=$(readlink "$exe" 2>/dev/null) || continue
-		case ${target% (deleted)} in
-		"$WORKERS/${1:-*}/pager-worker") basename "$(dirname "$exe")" ;;
+		target=${target% (deleted)}
+		case $target in
+		"$WORKERS"/*/pager-worker)
+			if [ -z "${1:-}" ] || [ "$target" = "$WORKERS/$1/pager-worker" ]; then
+				basename "$(dirname "$exe")"
+			fi
+			;;
 		esac
 	done
 }
@@ -59,9 +64,11 @@ refuse_if_serving() {
 			exit 1
 		}
 		[ -n "$sessions" ] || return 0
+		count=$(printf '%s\n' "$sessions" | wc -l)
+		[ "$count" = 1 ] && count="$count session" || count="$count sessions"
 		{
-			echo "$what still serves $(echo "$sessions" | wc -l) sessions; not removed:"
-			echo "$sessions" | sed 's/^/  /'
+			echo "$what still serves $count; not removed:"
+			printf '%s\n' "$sessions" | sed 's/^/  /'
 			echo "Let them end or graduate (pagerctl complete SESSION)${version:+, or move them:}"
 			[ -z "$version" ] || echo "  pagerctl handoff --from $version --to VERSION"
 		} >&2
