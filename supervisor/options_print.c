@@ -97,7 +97,34 @@ options_dump(const struct options *options, FILE *out)
 	}
 }
 
-/* mdoc wants each sentence on its own line, and no line that starts like a request. */
+/* mdoc wants lines of 80 bytes, and none that starts like a request. */
+static void
+print_sentence(FILE *out, const char *text, size_t bytes)
+{
+	const char *end = text + bytes;
+	size_t column = 0;
+
+	while (text < end) {
+		size_t word = strcspn(text, " ");
+
+		if (word > (size_t)(end - text))
+			word = (size_t)(end - text);
+		if (column > 0 && column + 1 + word > TEXT_COLUMNS) {
+			fputc('\n', out);
+			column = 0;
+		}
+		if (column > 0)
+			column += (size_t)fprintf(out, " ");
+		else if (*text == '.' || *text == '\'')
+			column += (size_t)fprintf(out, "\\&");
+		column += (size_t)fprintf(out, "%.*s", (int)word, text);
+		text += word;
+		text += strspn(text, " ");
+	}
+	fputc('\n', out);
+}
+
+/* Each on a line of its own, as mdoc wants them. */
 static void
 print_sentences(FILE *out, const char *text)
 {
@@ -105,9 +132,7 @@ print_sentences(FILE *out, const char *text)
 		const char *end = strstr(text, ".  ");
 		size_t bytes = end != NULL ? (size_t)(end - text) + 1 : strlen(text);
 
-		if (*text == '.' || *text == '\'')
-			fputs("\\&", out);
-		fprintf(out, "%.*s\n", (int)bytes, text);
+		print_sentence(out, text, bytes);
 		text += bytes;
 		text += strspn(text, " ");
 	}
