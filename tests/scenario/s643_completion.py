@@ -19,6 +19,23 @@ COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
 _pagerctl
 for word in "${COMPREPLY[@]}"; do printf '%%s\\n' "$word"; done
 """
+# Types the words that are its arguments and a tabulator, in a zsh of its own; prints the line
+# that this makes of each.
+ZSH = """zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z "unset zle_bracketed_paste; PS1= RPS1= LISTMAX=1000; fpath=(%s \\$fpath)
+autoload -U compinit; compinit -u -D
+tab() { zle expand-or-complete; zle -I; print -r -- \\"<\\$BUFFER>\\"; BUFFER= }
+zle -N tab; bindkey '^I' tab; print -r -- '<re''ady>'"
+zpty -r z out '*<ready>*'
+for line; do
+	zpty -w -n z "$line"$'\\t'
+	zpty -r z out '*<*>*'
+	out=${out##*<}
+	print -r -- "${out%%%%>*}"
+done
+zpty -d z
+"""
 
 
 def path_of(shell):
@@ -100,6 +117,29 @@ def names():
             tap.skip("fish completes ids", "there is no fish")
 
 
+def in_zsh():
+    if not shutil.which("zsh"):
+        raise tap.Skip("there is no zsh")
+    with pagerd.Pagerd() as pager:
+        image = pager.image(size="1M", seed=3)
+        for name in ("web1", "web2", "e$(x)"):
+            pager.create(image.path, id=name)
+        ctl = "pagerctl --socket %s " % pager.socket
+        cases = {"ver": "versions ", "show web": "show web", "show w": "show web",
+                 "drain ": "drain %s " % V, "show e": r"show e\$\(x\) ",
+                 "create --prefetch seq": "create --prefetch sequential ",
+                 "config controller-min": "config controller-min-session-age=",
+                 "show web1 --wa": "show web1 --wait "}
+        env = dict(os.environ, PATH="%s:%s" % (os.path.abspath(vmm.BUILD), os.environ["PATH"]),
+                   TERM="xterm")
+        done = subprocess.run(
+            ["zsh", "-f", "-c", ZSH % os.path.dirname(path_of("zsh")), "zsh"] +
+            [ctl + line for line in cases], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=60, check=False, text=True, env=env)
+        for (line, wanted), got in zip(cases.items(), done.stdout.splitlines() + [""] * 9):
+            tap.is_(got, ctl + wanted, "zsh: %s<TAB>" % line)
+
+
 def meant():
     with pagerd.Pagerd() as pager:
         image = pager.image(size="1M", seed=3)
@@ -141,4 +181,4 @@ def helps():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(committed, words, names, meant, helps)
+    tap.run(committed, words, names, in_zsh, meant, helps)
