@@ -149,13 +149,14 @@ complete_main(void *arg)
 	struct session *s = arg;
 	struct completion *c = &s->completion;
 
-	copylock_idle_priority();
+	copylock_idle_begin(&s->copylock);
 	while (!image_wait_index(s->image, INDEX_STEP_NS) && !session_is_aborted(s))
 		;
 	c->error = 0;
 	c->reason[0] = '\0';
 	c->outcome = complete(s);
 	session_post(s, SESSION_POST_COMPLETED);
+	copylock_idle_end(&s->copylock);
 	session_thread_done(s);
 	return NULL;
 }

@@ -39,6 +39,49 @@ copylock_idle_priority(void)
 }
 
 void
+copylock_idle_begin(struct copylock *lock)
+{
+	/* First: once it is idle a thread may do nothing more for long. */
+	for (size_t i = 0; i < COPYLOCK_IDLE_MAX; i++) {
+		int nobody = 0;
+
+		if (atomic_compare_exchange_strong(&lock->idle[i], &nobody, thread_id()))
+			break;
+	}
+	if (!atomic_load(&lock->hurry))
+		copylock_idle_priority();
+}
+
+void
+copylock_idle_end(struct copylock *lock)
+{
+	for (size_t i = 0; i < COPYLOCK_IDLE_MAX; i++) {
+		int self = thread_id();
+
+		if (atomic_compare_exchange_strong(&lock->idle[i], &self, 0))
+			break;
+	}
+}
+
+void
+copylock_hurry(struct copylock *lock)
+{
+	atomic_store(&lock->hurry, true);
+	for (size_t i = 0; i < COPYLOCK_IDLE_MAX; i++) {
+		int tid = atomic_load(&lock->idle[i]);
+
+		if (tid != 0)
+			set_policy(tid, SCHED_OTHER);
+	}
+}
+
+void
+copylock_calm(struct copylock *lock)
+{
+	atomic_store(&lock->hurry, false);
+}
+
+void
 copylock_normal_priority(void)
 {
 	is_idle = false;
@@ -115,6 +158,6 @@ copylock_background_done(struct copylock *lock)
 {
 	atomic_store(&lock->holder, 0);
 	pthread_mutex_unlock(&lock->mutex);
-	if (is_idle && atomic_exchange(&lock->lent, false))
+	if (is_idle && atomic_exchange(&lock->lent, false) && !atomic_load(&lock->hurry))
 		set_policy(0, SCHED_IDLE);
 }

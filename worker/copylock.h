@@ -15,11 +15,15 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#define COPYLOCK_IDLE_MAX 4U
+
 struct copylock {
 	pthread_mutex_t mutex;
 	_Atomic int demand; /* demand threads that want it */
 	_Atomic int holder; /* thread id of who holds it at idle priority, or will next; 0: none */
 	_Atomic bool lent;  /* the holder was raised and must go back by itself */
+	_Atomic bool hurry; /* nobody goes back */
+	_Atomic int idle[COPYLOCK_IDLE_MAX]; /* thread ids between begin and end; 0: none */
 };
 
 void copylock_init(struct copylock *lock);
@@ -38,6 +42,15 @@ void copylock_find_limits(void);
 /* Makes the calling thread one that runs only when nothing else wants the CPU.  Where nobody
  * could lend it a priority it only becomes one that never preempts. */
 void copylock_idle_priority(void);
+
+/* The same for a thread that copies behind this lock, from its first to its last moment. */
+void copylock_idle_begin(struct copylock *lock);
+void copylock_idle_end(struct copylock *lock);
+
+/* They are to end, and somebody waits for it: they run at normal priority from now on, until
+ * calm.  Otherwise it would be for as long as the machine is busy. */
+void copylock_hurry(struct copylock *lock);
+void copylock_calm(struct copylock *lock);
 
 /* The end of that, where the thread only waits from now on.  A process that is killed is over when
  * its last thread has run once more, and its sessions wait for that: on a busy machine an idle one

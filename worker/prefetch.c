@@ -335,7 +335,7 @@ prefetch_main(void *arg)
 	};
 	int r;
 
-	copylock_idle_priority();
+	copylock_idle_begin(&s->copylock);
 	atomic_store(&header->began_ns, rp.sweep.begin_ns);
 	rp.before = atomic_load(&header->filled);
 	atomic_store(&header->present, 0);
@@ -350,6 +350,7 @@ prefetch_main(void *arg)
 	if (!atomic_load(&s->stop))
 		atomic_store(&header->state, state_of(s, r));
 	session_post(s, SESSION_POST_PREFETCHED);
+	copylock_idle_end(&s->copylock);
 	session_thread_done(s);
 	return NULL;
 }
@@ -420,6 +421,7 @@ prefetch_begin(struct session *s)
 
 	if (prefetch == NULL || prefetch->is_begun || is_finished(prefetch))
 		return;
+	copylock_calm(&s->copylock);
 	prefetch->has_head = wants_head(s) && session_thread_start(s, head_main) == 0;
 	if (session_thread_start(s, prefetch_main) < 0)
 		session_log(s, LOG_LEVEL_WARNING, "no thread for its prefetch: it does without");

@@ -362,6 +362,7 @@ session_complete(struct session *s, const struct ipc_session_complete *msg)
 	s->completion.rate_bytes = msg->rate_bytes;
 	s->completion.is_stale = false;
 	atomic_store(&s->completion.abort, false);
+	copylock_calm(&s->copylock);
 	r = session_thread_start(s, complete_main);
 	if (r < 0) {
 		s->completion.seq = 0;
@@ -377,6 +378,7 @@ void
 session_abort(struct session *s)
 {
 	atomic_store(&s->completion.abort, true);
+	copylock_hurry(&s->copylock);
 }
 
 static void
@@ -385,6 +387,7 @@ stop_threads(struct session *s)
 	session_vmm_stop(s);
 	atomic_store(&s->completion.abort, true);
 	atomic_store(&s->stop, true);
+	copylock_hurry(&s->copylock);
 	iolane_stop(&s->iolane);
 	fault_interrupt(s);
 	pager_wake(s->pager);

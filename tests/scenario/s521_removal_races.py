@@ -4,7 +4,6 @@
 """Removals at chosen instants of whatever fills: between a copy's choice of a page and its
 ioctl, with the fault of the same page, of several guests at once, of pages in every state.
 Threads are held where it matters; nothing here depends on luck."""
-import ctypes
 import functools
 import os
 import signal
@@ -14,33 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import pagerd  # noqa: E402
 import tap  # noqa: E402
 import vmm  # noqa: E402
-
-PATIENCE_S = 20
-SYS_RT_SIGTIMEDWAIT = "128"
-SYS_TGKILL = 234
-
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def first_word(path):
-    try:
-        with open(path, encoding="ascii") as f:
-            return f.read().split(" ", 1)[0].strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
-def is_held(pid):
-    """The thread that waits at a fault point with !hold; None without."""
-    for tid in os.listdir("/proc/%d/task" % pid):
-        if first_word("/proc/%d/task/%s/syscall" % (pid, tid)) == SYS_RT_SIGTIMEDWAIT:
-            return int(tid)
-    return None
-
-
-def let_go(pid):
-    libc.syscall(SYS_TGKILL, pid, is_held(pid), signal.SIGUSR2)
+from holds import first_word, is_held, let_go  # noqa: E402
 
 
 def discards(guest, command):
@@ -59,7 +32,7 @@ def completing_at(pager, point):
     guest = pager.restore(image, "a")
     pid = pager.worker_pid()
     call = pagerd.Pending(pager.complete, "a")
-    pager.until(lambda: is_held(pid), "nobody comes to %s" % point, PATIENCE_S)
+    pager.until(lambda: is_held(pid), "nobody comes to %s" % point)
     return guest, pid, call
 
 
@@ -68,9 +41,9 @@ def between_choice_and_copy():
     with pagerd.Pagerd(worker_fault="POPULATE_CHOSEN:1!hold") as pager:
         guest, pid, call = completing_at(pager, "POPULATE_CHOSEN")
         with guest:
-            done = guest.cmd("discard 0 40", timeout=PATIENCE_S)
+            done = guest.cmd("discard 0 40")
             tap.is_(done["calls"], 1, "madvise returns while a copy is under way")
-            pager.until(lambda: pager.show("a")["pages"]["removed"] == 40, timeout=PATIENCE_S)
+            pager.until(lambda: pager.show("a")["pages"]["removed"] == 40)
             tap.ok(is_held(pid), "and before it is made")
             let_go(pid)
             tap.is_(call.end()["state"], "graduated", "the completion goes on")
@@ -85,7 +58,7 @@ def between_mark_and_ioctl():
             discards(guest, "discard 3 2")
             tap.ok(pager.show("a")["pages"]["removed"] == 0, "the removal waits for the copy")
             let_go(pid)
-            tap.is_(guest.answer(PATIENCE_S)["calls"], 1, "for one chunk, not for the completion")
+            tap.is_(guest.answer()["calls"], 1, "for one chunk, not for the completion")
             tap.is_(call.end()["state"], "graduated", "the kernel refuses that copy; it is made again")
             tap.is_(guest.cmd("verify")["wrong"], 0, "what was removed is zeros")
 
@@ -96,12 +69,12 @@ def between_mark_and_ioctl_killed():
         with guest:
             discards(guest, "discard 3 2")
             os.kill(pid, signal.SIGKILL)
-            tap.is_(guest.answer(PATIENCE_S)["calls"], 1, "killed there: another reads the removal")
+            tap.is_(guest.answer()["calls"], 1, "killed there: another reads the removal")
             try:
                 call.end()
             except pagerd.ApiError as error:
                 tap.is_(error.status, 500, "the completion failed")
-            tap.is_(pager.wait("a", "serving", "10s")["pages"]["removed"], 2, "which is known")
+            tap.is_(pager.wait("a", "serving")["pages"]["removed"], 2, "which is known")
             tap.is_(pager.complete("a")["state"], "graduated", "it graduates")
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
 
@@ -113,7 +86,7 @@ def between_ioctl_and_mark():
         with guest:
             discards(guest, "discard 3 2")
             let_go(pid)
-            guest.answer(PATIENCE_S)
+            guest.answer()
             tap.is_(call.end()["state"], "graduated", "removed between a copy and its mark")
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
 
@@ -125,7 +98,7 @@ def before_the_last_check():
         with guest:
             discards(guest, "discard 0 50")
             let_go(pid)
-            tap.is_(guest.answer(PATIENCE_S)["calls"], 1, "a removal as the range is unregistered")
+            tap.is_(guest.answer()["calls"], 1, "a removal as the range is unregistered")
             tap.is_(call.end()["state"], "graduated", "is read all the same")
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
 
@@ -140,8 +113,8 @@ def one_batch(engine):
             guest.cmd("start seq")
             discards(guest, "discard 0 1")
             os.kill(pid, signal.SIGCONT)
-            guest.answer(PATIENCE_S)
-            guest.cmd("pulse", timeout=PATIENCE_S)
+            guest.answer()
+            guest.cmd("pulse")
             tap.is_(guest.cmd("stop")["wrong"], 0, "%s: a fault and a removal in one batch" % engine)
             tap.is_(pager.show("a")["counters"]["image_bytes_read"], 0,
                     "the removal counts first: the image was not read")
@@ -161,11 +134,11 @@ def two_guests(fault):
             discards(b, "discard 100 150")
             os.kill(pid, signal.SIGCONT)
             what = "two guests' removals, " + (fault or "read by one worker")
-            tap.is_([g.answer(PATIENCE_S)["calls"] for g in (b, a)], [1, 1], what)
+            tap.is_([g.answer()["calls"] for g in (b, a)], [1, 1], what)
             for name, guest, count in (("a", a, 300), ("b", b, 150)):
-                pager.wait(name, "serving", "10s")
+                pager.wait(name, "serving")
                 pager.until(lambda n=name, c=count: pager.show(n)["pages"]["removed"] == c,
-                            "removed pages of " + name, PATIENCE_S)
+                            "removed pages of " + name)
                 tap.is_(guest.cmd("verify")["wrong"], 0, "%s has its own and no other" % name)
 
 
@@ -180,16 +153,15 @@ def every_state():
             guest.cmd("discard 600 10")
             guest.send("touch seq count=1")  # page 0: its fill is cut short
             tap.ok(pagerd.wait_gone(pid), "a worker died in a fill")
-            guest.answer(PATIENCE_S)
+            guest.answer()
             guest.cmd("touch seq count=20")
             for _ in range(2):
-                guest.cmd("discard 0 1024", timeout=PATIENCE_S)
-                pager.until(lambda: pager.show("a")["pages"]["removed"] == 1024, "all of it",
-                            PATIENCE_S)
+                guest.cmd("discard 0 1024")
+                pager.until(lambda: pager.show("a")["pages"]["removed"] == 1024, "all of it")
             tap.is_(guest.cmd("verify")["wrong"], 0, "removed from every state, and again")
             # The last fill is noted right after the guest may go on.
             pager.until(lambda: pager.show("a")["pages"]["present"] == 1024,
-                        "not all of it is back as zeros", PATIENCE_S)
+                        "not all of it is back as zeros")
 
 
 if __name__ == "__main__":

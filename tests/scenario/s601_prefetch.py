@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import handshake  # noqa: E402
+import holds  # noqa: E402
 import hugepages  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
@@ -227,7 +228,7 @@ def overlays():
 
 def completed():
     """A completion takes over: both end, and the memory is right."""
-    with pagerd.Pagerd(prefetch_rate="1M") as pager:
+    with pagerd.Pagerd(prefetch_rate="128K") as pager:
         image = pager.image(size="16M", seed=4)
         path = make_list(pager, image, range(4096))
         with pager.restore(image, "a", members={"hot_list": path}) as guest:
@@ -241,7 +242,7 @@ def completed():
 
 def switched_off():
     """The host's switch stops what runs, and keeps others from beginning."""
-    with pagerd.Pagerd(prefetch_rate="1M") as pager:
+    with pagerd.Pagerd(prefetch_rate="128K") as pager:
         image = pager.image(size="16M", seed=4)
         path = make_list(pager, image, range(4096))
         with pager.restore(image, "a", members={"hot_list": path}):
@@ -282,6 +283,25 @@ def worker_dies_at_its_begin():
             tap.is_((prefetch["filled"], prefetch["left_out"]), (1024 - 1024 // 128, 1024 // 128),
                     "a worker that dies as it begins: the next one fills it all")
             tap.is_(guest.cmd("verify")["wrong"], 0, "every page right")
+
+
+def ends_at_once():
+    """A thread that fills ahead runs when nobody else wants to; but who closes a session, or moves
+    it, does not wait for that."""
+    with pagerd.Pagerd(worker_fault="PREFETCH_BEGIN=a!hold") as pager:
+        image = pager.image(size="8M", seed=7)
+        path = make_list(pager, image, range(2048))
+        with pager.restore(image, "a", members={"hot_list": path}):
+            pid = pager.worker_pid()
+            pager.until(lambda: holds.is_held(pid), "no prefetch has begun")
+            thread = holds.is_held(pid)
+            if os.sched_getscheduler(thread) != os.SCHED_IDLE:
+                raise tap.Skip("pagerd may not give its workers RLIMIT_NICE here")
+            tap.ok(True, "it has the lowest priority")
+            closing = pagerd.Pending(pager.close_session, "a")
+            pager.until(lambda: os.sched_getscheduler(thread) == os.SCHED_OTHER, "it stays")
+            holds.let_go(pid)
+            tap.is_(closing.end()["outcome"], "closed", "closed meanwhile, it ends like any other")
 
 
 def supervisor_restarts():
@@ -353,4 +373,4 @@ def unreadable():
 if __name__ == "__main__":
     tap.run(unusable, by_key, bad_requests, unwritable, sequential, under_fire, huge_pages,
             overlays, completed, switched_off, worker_dies, worker_dies_at_its_begin,
-            supervisor_restarts, template, unreadable)
+            ends_at_once, supervisor_restarts, template, unreadable)

@@ -227,6 +227,71 @@ test_loan_to_the_next(void)
 	copylock_fini(&lock);
 }
 
+/* --- Hurry ------------------------------------------------------------------------ */
+
+static void *
+hold_until_the_end(void *arg)
+{
+	(void)arg;
+	copylock_idle_begin(&lock);
+	atomic_store(&background_tid, (int)syscall(SYS_gettid));
+	copylock_background(&lock);
+	atomic_store(&background_turns, 1);
+	rig_until(atomic_load(&may_release));
+	copylock_background_done(&lock);
+	policy_after = policy_of(0);
+	copylock_idle_end(&lock);
+	return NULL;
+}
+
+static void
+start_ending(pthread_t *background)
+{
+	atomic_store(&may_release, false);
+	atomic_store(&background_turns, 0);
+	pthread_create(background, NULL, hold_until_the_end, NULL);
+	rig_until(atomic_load(&background_turns) == 1);
+}
+
+static bool
+is_anybody_idle(void)
+{
+	for (size_t i = 0; i < COPYLOCK_IDLE_MAX; i++)
+		if (atomic_load(&lock.idle[i]) != 0)
+			return true;
+	return false;
+}
+
+static void
+test_hurry(void)
+{
+	pthread_t background, demand;
+
+	copylock_init(&lock);
+	start_ending(&background);
+	is_int(policy_of(atomic_load(&background_tid)), SCHED_IDLE,
+	    "a thread that copies is idle class");
+	copylock_hurry(&lock);
+	is_int(policy_of(atomic_load(&background_tid)), SCHED_OTHER, "it is to end: it is raised");
+	pthread_create(&demand, NULL, demand_once, NULL);
+	rig_until(atomic_load(&lock.lent));
+	atomic_store(&may_release, true);
+	pthread_join(demand, NULL);
+	pthread_join(background, NULL);
+	is_int(policy_after, SCHED_OTHER, "and does not go back, whatever was lent to it");
+	ok(!is_anybody_idle(), "nobody is left to be raised");
+	start_ending(&background);
+	is_int(policy_of(atomic_load(&background_tid)), SCHED_OTHER, "who begins late is not idle");
+	atomic_store(&may_release, true);
+	pthread_join(background, NULL);
+	copylock_calm(&lock);
+	start_ending(&background);
+	is_int(policy_of(atomic_load(&background_tid)), SCHED_IDLE, "but the next is");
+	atomic_store(&may_release, true);
+	pthread_join(background, NULL);
+	copylock_fini(&lock);
+}
+
 int
 main(void)
 {
@@ -241,8 +306,9 @@ main(void)
 		test_loan();
 		test_no_loan();
 		test_loan_to_the_next();
+		test_hurry();
 	} else {
-		skip(7, "RLIMIT_NICE keeps a thread from leaving the idle class");
+		skip(13, "RLIMIT_NICE keeps a thread from leaving the idle class");
 	}
 	return done();
 }
