@@ -430,8 +430,7 @@ main(int argc, char **argv)
 {
 	int err;
 
-	vmm.clock_cycles = vmm_cycles();
-	vmm.clock_ns = clock_now_ns();
+	vmm_read_clocks(&vmm.clock_cycles, &vmm.clock_ns);
 	if (parse_options(&vmm.options, argc, argv) < 0)
 		return EXITCODE_USAGE;
 	err = start_memory();

@@ -16,6 +16,9 @@
 /* The shortest time between two clock readings that gives a usable rate. */
 #define RATE_NS (UINT64_C(20) * NS_PER_MS)
 
+/* A thread that is put aside between two clocks would spoil the rate for good. */
+#define CLOCK_TRIES 5U
+
 void
 vmm_signal_done(const struct vmm *vmm)
 {
@@ -217,14 +220,33 @@ vmm_cycles(void)
 	return (uint64_t)hi << 32 | lo;
 }
 
+void
+vmm_read_clocks(uint64_t *ret_cycles, uint64_t *ret_ns)
+{
+	uint64_t least_ns = UINT64_MAX;
+
+	for (unsigned i = 0; i < CLOCK_TRIES; i++) {
+		uint64_t before_ns = clock_now_ns();
+		uint64_t cycles = vmm_cycles();
+		uint64_t took_ns = clock_now_ns() - before_ns;
+
+		if (took_ns >= least_ns)
+			continue;
+		least_ns = took_ns;
+		*ret_cycles = cycles;
+		*ret_ns = before_ns + took_ns / 2;
+	}
+}
+
 /* The time since the VMM started is the ruler; right after the start it is too short
  * and the clock is watched until it is not. */
 double
-vmm_cycles_per_us(struct vmm *vmm)
+vmm_cycles_per_us(const struct vmm *vmm)
 {
-	uint64_t ns = clock_now_ns() - vmm->clock_ns;
+	uint64_t cycles = 0, ns = 0;
 
-	while (ns < RATE_NS)
-		ns = clock_now_ns() - vmm->clock_ns;
-	return (double)(vmm_cycles() - vmm->clock_cycles) / ((double)ns / 1000.0);
+	do
+		vmm_read_clocks(&cycles, &ns);
+	while (ns - vmm->clock_ns < RATE_NS);
+	return (double)(cycles - vmm->clock_cycles) / ((double)(ns - vmm->clock_ns) / 1000.0);
 }

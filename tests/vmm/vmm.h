@@ -205,8 +205,10 @@ uint32_t vcpus_running(struct vmm *vmm);
 uint32_t vcpus_blocked(struct vmm *vmm);
 /* The oldest stall not told yet, which is told now.  False when there is none. */
 bool vcpu_take_stall(struct vcpu *vcpu, struct vcpu_stall *ret, uint64_t *ret_lost);
-double vmm_cycles_per_us(struct vmm *vmm);
+double vmm_cycles_per_us(const struct vmm *vmm);
 uint64_t vmm_cycles(void);
+/* Both clocks at one moment. */
+void vmm_read_clocks(uint64_t *ret_cycles, uint64_t *ret_ns);
 void vmm_signal_done(const struct vmm *vmm);
 
 /* balloon.c */
