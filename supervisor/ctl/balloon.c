@@ -13,7 +13,7 @@
 #define BECAUSE_BYTES 512
 #define POLL_FIRST_MS UINT64_C(5)
 #define POLL_MOST_MS  UINT64_C(50)
-#define STOP_MS	      UINT64_C(1000) /* beyond the deadline */
+#define STOP_MS	      UINT64_C(5000) /* beyond the deadline */
 
 enum balloon_progress
 balloon_look(struct balloon_run *run, int64_t host_cmd, int64_t guest_cmd)
