@@ -1,39 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Huge pages of 2 MiB, for as long as a test lasts.
+"""Huge pages of 2 MiB.  The machine has one pool of them, so one test at a time has it.
 
-    with hugepages.Reserved(8):
-        ..."""
+    with hugepages.Reserved(24) as pool:    # skips where there are none to be had
+        ...
+        pool.resize(8)
+    with hugepages.Lock():
+        if hugepages.free() >= 16: ..."""
+import fcntl
+import os
+
 import tap
 
-POOL = "/proc/sys/vm/nr_hugepages"
-FREE = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
+DIRECTORY = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 
 
-class Reserved:
-    """So many more than there were; skips where the kernel has none to give."""
+def number(name):
+    try:
+        with open(os.path.join(DIRECTORY, name), encoding="ascii") as f:
+            return int(f.read())
+    except FileNotFoundError:
+        return 0
 
-    def __init__(self, count):
-        self.count = count
 
-    @staticmethod
-    def add(count):
-        """By so many, not to so many: other tests may do the same meanwhile."""
-        with open(POOL, "r+", encoding="ascii") as f:
-            before = int(f.read())
-            f.seek(0)
-            f.write(str(max(before + count, 0)))
+def free():
+    return number("free_hugepages")
+
+
+class Lock:
+    """Nobody else changes the pool, or takes from it, while it is held."""
 
     def __enter__(self):
         try:
-            self.add(self.count)
-            with open(FREE, encoding="ascii") as f:
-                free = int(f.read())
-        except OSError as error:
-            raise tap.Skip("huge pages cannot be reserved: %s" % error) from error
-        if free < self.count:
-            self.add(-self.count)
-            raise tap.Skip("only %d huge pages are free" % free)
+            self.fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self.fd = -1
+            return self
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *exc):
-        self.add(-self.count)
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class Reserved(Lock):
+    """So many huge pages that nobody uses."""
+
+    def __init__(self, pages):
+        self.pages = pages
+
+    def __enter__(self):
+        super().__enter__()
+        try:
+            self.before = number("nr_hugepages")
+            self.used = self.before - free()
+            self.resize(self.pages)
+        except BaseException:
+            super().__exit__()
+            raise
+        return self
+
+    def set(self, pages):
+        with open(os.path.join(DIRECTORY, "nr_hugepages"), "w", encoding="ascii") as f:
+            f.write("%d\n" % pages)
+
+    def resize(self, pages):
+        try:
+            self.set(self.used + pages)
+        except OSError as error:
+            raise tap.Skip("no huge pages: %s" % error) from None
+        got = number("nr_hugepages") - self.used
+        if got < pages:
+            self.set(self.before)
+            raise tap.Skip("the kernel gives %d huge pages, not %d" % (got, pages))
+
+    def __exit__(self, *exc):
+        try:
+            self.set(self.before)
+        finally:
+            super().__exit__(*exc)

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan tsan
-# timeout: 90
 """The test VMM by itself: what it calls right is right, and it sees what is wrong."""
 import array
 import ctypes
@@ -22,6 +21,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import hugepages  # noqa: E402  pylint: disable=wrong-import-position
 import vmm  # noqa: E402  pylint: disable=wrong-import-position
 
 PAGE = 4096
@@ -79,6 +79,7 @@ def right_cases(engine, image):
         ok(clean(g.cmd("write rand count=100 seed=5"), written=100), "write over discarded ones")
         ok(clean(g.cmd("verify"), pages=pages), "discarded pages read as zeros")
         g.cmd("start rand write")
+        g.cmd("pulse")
         discarded = sum(g.cmd("discard rand count=500 seed=%d" % s)["discarded"] for s in range(4))
         a = g.cmd("stop")
         ok(discarded > 0 and a["loops"] > 0, "discards beside running vCPUs")
@@ -157,7 +158,7 @@ def stuck_cases(engine, image):
         os.kill(g.ready["pager_pid"], signal.SIGSTOP)
         g.send("discard rand count=1")
         ok(g.wait_status(lambda s: s["discarding"])["state"] == "idle", "a discard that is not")
-        ok(g.quit(10) == 0, "quit does not wait for either")
+        ok(g.quit() == 0, "quit does not wait for either")
 
 
 def paced_cases(engine, image):
@@ -205,10 +206,9 @@ def mode_cases(engine, image):
 
 
 def hugepage_cases(engine, image):
-    with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", encoding="ascii") as f:
-        if int(f.read()) < 16:
-            ok(True, "%s: huge pages # SKIP fewer than 16 are free" % engine)
-            return
+    if hugepages.free() < 16:
+        ok(True, "%s: huge pages # SKIP fewer than 16 are free" % engine)
+        return
     with vmm.Vmm(image, private_pager=True, engine=engine, hugepages="2M", vcpus=2) as g:
         ok(clean(g.cmd("touch rand")), "%s: huge pages" % engine)
         g.cmd("write rand count=100")
@@ -319,7 +319,7 @@ def misuse_cases(image):
             except vmm.VmmError as error:
                 ok(str(error).startswith("error"), "refuses '%s'" % command)
         g.process.stdin.close()
-        ok(g.process.wait(10) == 0, "ends with its input")
+        ok(g.process.wait(vmm.DEADLINE_S) == 0, "ends with its input")
 
 
 def main():
@@ -334,7 +334,8 @@ def main():
             stuck_cases(engine, image)
             paced_cases(engine, image)
             mode_cases(engine, image)
-            hugepage_cases(engine, image)
+            with hugepages.Lock():
+                hugepage_cases(engine, image)
         if vmm.has_kvm():
             kvm_fault_case(image)
         else:

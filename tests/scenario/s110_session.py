@@ -11,6 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import handshake  # noqa: E402
+import hugepages  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
 import vmm  # noqa: E402
@@ -125,16 +126,14 @@ def handshake_forms():
         for form in ("new", "wrapped", "old4", "old3", "split1"):
             with pager.restore(image, form, handshake=form, regions=2) as guest:
                 tap.is_(guest.cmd("verify")["wrong"], 0, "handshake as in %s" % form)
-        with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
-                  encoding="ascii") as f:
-            free = int(f.read())
-        if free < 2:
-            tap.skip("huge pages", "fewer than 2 are free")
-            return
-        with pager.restore(image, "huge", hugepages="2M") as guest:
-            tap.is_(guest.cmd("verify")["wrong"], 0, "huge pages")
-            guest.cmd("discard rand count=512")
-            tap.is_(guest.cmd("verify")["wrong"], 0, "discarded whole")
+        with hugepages.Lock():
+            if hugepages.free() < 2:
+                tap.skip("huge pages", "fewer than 2 are free")
+                return
+            with pager.restore(image, "huge", hugepages="2M") as guest:
+                tap.is_(guest.cmd("verify")["wrong"], 0, "huge pages")
+                guest.cmd("discard rand count=512")
+                tap.is_(guest.cmd("verify")["wrong"], 0, "discarded whole")
 
 
 def clusters():

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan
-# timeout: 180
 """Overlays: a session sees them in place of parts of its image, whatever becomes of its
 worker, of pagerd and of the files; and nobody else does."""
 import ctypes
@@ -14,6 +13,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import handshake  # noqa: E402
+import hugepages  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
 import vmm  # noqa: E402
@@ -185,7 +185,7 @@ def kill_worker(pager, name):
 def restart(pager):
     pager.pulse = None
     pager.stop(signal.SIGKILL)
-    pager.log.thread.join(10)
+    pager.log.thread.join(pagerd.DEADLINE_S)
     pager.process.stderr.close()
     pager.start()
 
@@ -271,30 +271,10 @@ class HugeGuest(Guest):
         return [dict(super().regions()[0], page_size=HUGE, page_size_kib=HUGE)]
 
 
-class HugePages:
-    """A few of them for as long as a test lasts."""
-
-    PATH = "/proc/sys/vm/nr_hugepages"
-
-    def __enter__(self):
-        try:
-            with open(self.PATH, "r+", encoding="ascii") as f:
-                self.before = f.read()
-                f.seek(0)
-                f.write(str(int(self.before) + 8))
-        except OSError as error:
-            raise tap.Skip("huge pages cannot be reserved: %s" % error) from error
-        return self
-
-    def __exit__(self, *exc):
-        with open(self.PATH, "w", encoding="ascii") as f:
-            f.write(self.before)
-
-
 def huge():
     size = 4 * HUGE
     places = ((HUGE - PAGE, 3 * PAGE), (2 * HUGE + 12 * PAGE, 77), (3 * HUGE, HUGE))
-    with HugePages(), pagerd.Pagerd() as pager:
+    with hugepages.Reserved(8), pagerd.Pagerd() as pager:
         image = pager.image(size=str(size), seed=4, holes=100)
         files = Files(pager, image, places)
         with HugeGuest(pager, make(pager, image, files, "a"), size) as guest:
@@ -313,7 +293,7 @@ class Control:
         self.path = os.path.join(pager.run, "uffd", pagerd.VERSION, "control.sock")
 
     def create(self, image, name, overlays):
-        connection = http.client.HTTPConnection("unix", timeout=10)
+        connection = http.client.HTTPConnection("unix", timeout=pagerd.DEADLINE_S)
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.sock.connect(self.path)
         try:

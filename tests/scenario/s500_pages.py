@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan tsan
-# timeout: 120
 """GET and POST /sessions/{id}/pages: what they say, in which form, and to whom not."""
 import json
 import os
@@ -11,6 +10,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import hugepages  # noqa: E402
 import pagerd  # noqa: E402
 import pages  # noqa: E402
 import stage  # noqa: E402
@@ -33,7 +33,7 @@ def untracked():
             guest.cmd("write rand count=200 seed=2")
             guest.cmd("discard 100 50")
             guest.cmd("discard 2000 48")
-            pager.until(lambda: pages.ask(pager, "a")["pages"]["removed"] == 98, timeout=10)
+            pager.until(lambda: pages.ask(pager, "a")["pages"]["removed"] == 98)
             picture = pages.ask(pager, "a")
             shown = pager.show("a")["pages"]
             tap.is_({k: picture["pages"][k] for k in ("absent", "present", "removed", "total")},
@@ -64,37 +64,8 @@ def no_events(flag):
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")
 
 
-class HugePages:
-    """A few more of them for as long as a test lasts."""
-
-    PATH = "/proc/sys/vm/nr_hugepages"
-    COUNT = 10
-
-    def add(self, count):
-        with open(self.PATH, "r+", encoding="ascii") as f:
-            before = int(f.read())
-            f.seek(0)
-            f.write(str(max(before + count, 0)))
-
-    def __enter__(self):
-        try:
-            self.add(self.COUNT)
-        except OSError as error:
-            raise tap.Skip("huge pages cannot be reserved: %s" % error) from error
-        with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
-                  encoding="ascii") as f:
-            free = int(f.read())
-        if free < self.COUNT:
-            self.add(-self.COUNT)
-            raise tap.Skip("only %d huge pages are free" % free)
-        return self
-
-    def __exit__(self, *exc):
-        self.add(-self.COUNT)
-
-
 def huge():
-    with HugePages(), pagerd.Pagerd() as pager:
+    with hugepages.Reserved(10), pagerd.Pagerd() as pager:
         image = pager.image(size="16M", seed=63, holes=300)
         with pager.restore(image, "a", hugepages="2M", track=1, engine="threads") as guest:
             guest.cmd("touch seq count=2048")
@@ -245,8 +216,10 @@ def slow_reader():
                     "another gets all of it meanwhile")
             tap.ok(on.is_neighbour_fine(), "and the neighbour works")
             rest = b""
-            while not rest.endswith(b"0\r\n\r\n"):
-                rest += connection.recv(1 << 20)
+            while piece := connection.recv(1 << 20):
+                rest += piece
+                if rest.endswith(b"0\r\n\r\n"):
+                    break
             tap.ok(rest.rstrip().endswith(b"}\n\r\n0") and len(rest) > 1 << 20,
                    "the slow one gets it in the end, too", rest[-80:])
             connection.close()

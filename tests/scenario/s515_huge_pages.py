@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan
-# timeout: 120
 # serial
 """Guest memory of huge pages: faults, holes, removals, completion, a worker's death, and a
 pool of huge pages that runs dry."""
@@ -18,6 +17,7 @@ import handshake  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
 import vmm  # noqa: E402
+from hugepages import Reserved  # noqa: E402
 
 MIB = 1 << 20
 HUGE = 2 * MIB
@@ -25,46 +25,6 @@ SMALL = HUGE // 4096  # pages in one
 MAP_HUGETLB = 0x40000
 MADV_DONTNEED = 4
 KEEP_SIZE, PUNCH_HOLE = 1, 2
-POOL = "/proc/sys/vm/nr_hugepages"
-
-
-class Pool:
-    """So many huge pages that nobody uses, while it is open."""
-
-    def __init__(self, pages):
-        self.before = self.size()
-        self.used = self.before - self.free()
-        self.resize(pages)
-
-    @staticmethod
-    def size():
-        with open(POOL, encoding="ascii") as f:
-            return int(f.read())
-
-    @staticmethod
-    def free():
-        with open("/proc/meminfo", encoding="ascii") as f:
-            return next(int(line.split()[1]) for line in f if line.startswith("HugePages_Free"))
-
-    def set(self, pages):
-        with open(POOL, "w", encoding="ascii") as f:
-            f.write("%d\n" % pages)
-
-    def resize(self, pages):
-        try:
-            self.set(self.used + pages)
-        except OSError as error:
-            raise tap.Skip("no huge pages: %s" % error) from None
-        if self.size() < self.used + pages:
-            got = self.size() - self.used
-            self.set(self.before)
-            raise tap.Skip("the kernel gives %d huge pages, not %d" % (got, pages))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.set(self.before)
 
 
 class Memory(handshake.Memory):
@@ -101,7 +61,7 @@ def punch(path, offset, size):
 
 def life(in_memory, engine):
     """A guest's whole life: reads, writes, a balloon, a worker's death, completion."""
-    with Pool(24), pagerd.Pagerd() as pager:
+    with Reserved(24), pagerd.Pagerd() as pager:
         image = pager.image(in_memory=in_memory, size="32M", seed=2, zeros=100)
         options = {"hugepages": "2M", "engine": engine, "vcpus": 2, "regions": 2}
         with pager.restore(image, "a", **options) as guest:
@@ -132,7 +92,7 @@ def life(in_memory, engine):
 
 def holes():
     """A hole of a whole huge page is filled with zeros that are read from nowhere."""
-    with Pool(8), pagerd.Pagerd() as pager:
+    with Reserved(8), pagerd.Pagerd() as pager:
         image = pager.image(size="16M", seed=6, holes=0)
         for hole in (1, 3, 4):
             punch(image.path, hole * HUGE, HUGE)
@@ -153,7 +113,7 @@ def holes():
 
 def rounded():
     """The kernel rounds a removal to whole huge pages, and so does the page map."""
-    with Pool(4), pagerd.Pagerd() as pager:
+    with Reserved(4), pagerd.Pagerd() as pager:
         image = pager.image(size="8M", seed=7)
         with open(image.path, "rb") as f:
             right = f.read()
@@ -173,7 +133,7 @@ def rounded():
 def pool_runs_dry():
     """More memory than there are huge pages.  The kernel then says of a page that it is there
     already: believed, it would become zeros.  The fault waits until there is one."""
-    with Pool(2) as pool, pagerd.Pagerd() as pager:
+    with Reserved(2) as pool, pagerd.Pagerd() as pager:
         image = pager.image(size="16M", seed=8)
         small = pager.image("small", size="2M", seed=9)
         with pager.restore(image, "a", hugepages="2M", engine="threads") as guest, \
@@ -200,7 +160,7 @@ def pool_runs_dry():
 
 def killed(point, nth):
     """A worker that dies in a fill leaves a page of which the map says neither."""
-    with Pool(10), pagerd.Pagerd(worker_fault="%s:%d!kill;" % (point, nth)) as pager:
+    with Reserved(10), pagerd.Pagerd(worker_fault="%s:%d!kill;" % (point, nth)) as pager:
         image = pager.image(size="16M", seed=20 + nth)
         with pager.restore(image, "a", hugepages="2M", engine="threads") as guest:
             pid = pager.worker_pid()
@@ -216,7 +176,7 @@ def killed(point, nth):
 
 def unreadable():
     """A huge page that cannot be read is poisoned as a whole."""
-    with Pool(4), pagerd.Pagerd(on_image_error="poison") as pager:
+    with Reserved(4), pagerd.Pagerd(on_image_error="poison") as pager:
         image = pager.image(size="8M", seed=10)
         with pager.restore(image, "a", hugepages="2M", engine="threads") as guest:
             guest.cmd("touch seq count=100")
