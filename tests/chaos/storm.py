@@ -67,7 +67,7 @@ class Storm:
         self.pager = pagerd.Pagerd(versions=versions, start=False, log_level="info",
                                    current=self.versions[0], spawn_backoff_max="1ms",
                                    heartbeat_interval="%dms" % HEARTBEAT_MS,
-                                   trial_time="%dms" % TRIAL_MS)
+                                   trial_time="%dms" % TRIAL_MS, heartbeat_misses=3)
         self.images = guests.Images(self.pager)
         self.workers = workers.Workers(self.pager)
         self.start_supervisor()

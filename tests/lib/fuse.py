@@ -96,7 +96,7 @@ class Image:
         for answer, arguments in held:
             answer(*arguments)
 
-    def wait_held(self, n=1, timeout=30):
+    def wait_held(self, n=1, timeout=vmm.DEADLINE_S):
         """Until n reads are without an answer."""
         with self.changed:
             if not self.changed.wait_for(lambda: len(self.held) >= n, timeout):

@@ -26,10 +26,13 @@ import urllib.parse
 import tap
 import vmm
 
-DEADLINE_S = 60
+DEADLINE_S = vmm.DEADLINE_S
 WORKER_UID = 64321
 VERSION = open(os.path.join(vmm.TOP, "VERSION"), encoding="ascii").read().strip()
 PR_SET_CHILD_SUBREAPER = 36
+# What pagerd does by the clock is not to happen on a slow machine, but in tests about it.
+OPTIONS = {"log_level": "debug", "hello_timeout": "2m", "handshake_timeout": "10m",
+           "http_timeout": "2m", "heartbeat_misses": 30, "record_settle": "10m"}
 
 
 def program(name):
@@ -130,7 +133,7 @@ class Log:
         with self.changed:
             return next((line for line in self.lines[since:] if re.search(pattern, line)), None)
 
-    def wait(self, pattern, since=0, timeout=30):
+    def wait(self, pattern, since=0, timeout=DEADLINE_S):
         end = time.monotonic() + timeout
         seen = since
         with self.changed:
@@ -206,7 +209,7 @@ class Pagerd:
                 "--worker-user", str(WORKER_UID), "--state-dir", self.state]
         for root in self.roots:
             argv += ["--image-root", root]
-        options = dict({"log_level": "debug"}, **self.options)
+        options = dict(OPTIONS, **self.options)
         for key, value in options.items():
             argv += ["--" + key.replace("_", "-"), str(value)]
         return argv
@@ -274,7 +277,7 @@ class Pagerd:
     def show(self, session_id):
         return self.call("GET", self.path(session_id))
 
-    def wait(self, session_id, state, timeout="30s"):
+    def wait(self, session_id, state, timeout="%ds" % (DEADLINE_S // 2)):
         return self.call("GET", self.path(session_id, "?wait=%s&timeout=%s" % (state, timeout)))
 
     def close_session(self, session_id):
@@ -312,10 +315,10 @@ class Pagerd:
         self.turn()
         return len(fds_of(pid))
 
-    def ok_fds(self, pid, count, what, timeout=10):
+    def ok_fds(self, pid, count, what):
         """A point: the process comes to have that many descriptors."""
         try:
-            self.until(lambda: len(fds_of(pid)) == count, timeout=timeout)
+            self.until(lambda: len(fds_of(pid)) == count)
             return tap.ok(True, what)
         except TimeoutError:
             return tap.ok(False, what, "wanted %d, got %s" % (count, fds_of(pid)))

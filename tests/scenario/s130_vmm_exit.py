@@ -32,8 +32,8 @@ def silent(session, words):
 
 
 def never_connected():
-    with stage.Stage(handshake_timeout="100ms") as on:
-        session = on.pager.create(on.image.path, id="a", handshake_timeout_ms=100)
+    with stage.Stage() as on:
+        session = on.pager.create(on.image.path, id="a", handshake_timeout_ms=1500)
         tap.is_(on.pager.wait("a", "closed")["outcome"], "timed-out",
                 "a VMM that was killed before it connected is one that never came")
         tap.ok(not os.path.exists(session["socket_path"]), "its socket is gone")

@@ -10,12 +10,13 @@ import tap  # noqa: E402
 import vmm  # noqa: E402
 
 OLD = pagerd.VERSION
+HANGS = "bad=hang on=start"
 # What a worker may do instead of starting, and what is said of it.
 BROKEN = (
     ("bad=die on=start", r"exited with code 3.*last words: \"fake: dying as my script says\""),
     ("bad=exit on=start", r"exited with code 0"),
     ("bad=crash on=start", r"killed by SIGSEGV"),
-    ("bad=hang on=start", r"killed by SIGKILL: it did not say HELLO in time"),
+    (HANGS, r"killed by SIGKILL: it did not say HELLO in time"),
     ("bad=hang-up on=start", r"killed by SIGKILL: it let go of its link and did not exit"),
     ("bad=garbage on=start", r"malformed frame: not one flat msgpack array"),
     ("bad=stranger on=start", r"SESSION_COMPLETED before HELLO"),
@@ -171,7 +172,7 @@ def bad_requests():
 
 
 def broken_versions():
-    with pagerd.Pagerd(start=False, hello_timeout="300ms", current=OLD) as pager:
+    with pagerd.Pagerd(start=False, current=OLD) as pager:
         for i, (script, _) in enumerate(BROKEN):
             pager.install_fake("9.%d.0" % i, script)
         pager.install("8.0.0", "/etc/passwd")
@@ -183,6 +184,8 @@ def broken_versions():
         before = pager.fds()
         for i, (script, reason) in enumerate(BROKEN):
             version = "9.%d.0" % i
+            patience = "300ms" if script == HANGS else "2m"
+            pager.call("PATCH", "/config", {"hello-timeout": patience})
             status, code, why = pager.error_of("POST", "/upgrade", {"version": version})
             tap.is_((status, code), (500, "failed"), "upgrade to a worker of %s" % script)
             tap.like(why, r"^version %s did not start: .*%s" % (version, reason), "says why")

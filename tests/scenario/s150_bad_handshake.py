@@ -29,7 +29,7 @@ class Hand:
         self.region = self.memory.regions()[0]
         self.uffd = self.memory.uffd
         self.socket = self.memory.dial(self.session["socket_path"])
-        self.socket.settimeout(30)
+        self.socket.settimeout(pagerd.DEADLINE_S)
 
     def say(self, words, fds=()):
         """Whoever is refused early may find the connection closed while it talks."""
@@ -245,12 +245,12 @@ def many_regions():
 
 def never_sent():
     with stage.Stage() as on:
-        with Hand(on, "silent", handshake_timeout_ms=100) as hand:
+        with Hand(on, "silent", handshake_timeout_ms=2000) as hand:
             status, code, why = on.pager.error_of("GET", "/sessions/silent?wait=serving")
             tap.is_((status, code), (409, "ended"), "one that connects and says nothing")
-            tap.like(why, "timed-out: no VMM shook hands on its socket within 100 ms", "times out")
+            tap.like(why, "timed-out: no VMM shook hands on its socket within 2000 ms", "times out")
             tap.ok(hand.is_hung_up(), "its connection is closed")
-        with Hand(on, "half", handshake_timeout_ms=100) as hand:
+        with Hand(on, "half", handshake_timeout_ms=2000) as hand:
             hand.say(json.dumps(hand.regions({})).encode()[:50], [hand.uffd])
             tap.is_(on.pager.wait("half", "closed")["outcome"], "timed-out", "half a handshake too")
             tap.ok(hand.is_hung_up(), "its connection is closed")
@@ -263,7 +263,7 @@ def second_connection():
             first.say(b" ")
             others = [first.memory.dial(first.session["socket_path"]) for _ in range(3)]
             for other in others:
-                other.settimeout(30)
+                other.settimeout(pagerd.DEADLINE_S)
             tap.is_([other.recv(1) for other in others], [b""] * 3,
                     "while one VMM shakes hands others are hung up on")
             on.pager.log.wait("second connection refused")

@@ -145,7 +145,7 @@ def pipelined():
 
 def slow():
     """A request must be complete in time, however busily it comes."""
-    with stage.Stage(http_timeout="300ms") as on:
+    with stage.Stage(http_timeout="1500ms") as on:
         for name, data in (("header", b"GET /health HTTP/1.1\r\nX: " + b"x" * 4000),
                            ("body", post("/sessions", b"x" * 4000)[:-4000] + b" " * 3999)):
             with on.pager.raw() as connection:
@@ -159,7 +159,7 @@ def slow():
                     connection.send(bytes([byte]))
                 took = time.monotonic() - begin
                 tap.ok(is_error(answer, 408, "timeout"), "a %s byte by byte: 408" % name, answer)
-                tap.ok(0.25 < took < 10, "after its time", took)
+                tap.ok(took > 1.4, "after its time", took)
         with on.pager.raw() as connection:
             tap.is_(read_all(connection), b"", "who says nothing is hung up on")
         with on.pager.raw() as connection:
@@ -167,14 +167,14 @@ def slow():
             answer = read_all(connection)
             tap.is_((parts(answer)[0], answer.count(b"HTTP/1.1")), (200, 1),
                     "who has been answered and asks no more as well")
-        tap.is_(on.pager.error_of("GET", "/sessions/neighbour?wait=closed&timeout=700ms")[0], 504,
+        tap.is_(on.pager.error_of("GET", "/sessions/neighbour?wait=closed&timeout=2s")[0], 504,
                 "who waits for an answer is not slow")
         on.as_before()
 
 
 def does_not_read():
     """What is not read is not kept without bound."""
-    with stage.Stage(http_timeout="500ms") as on:
+    with stage.Stage(http_timeout="2s") as on:
         with on.pager.raw() as connection:
             connection.setblocking(False)
             sent = 0
@@ -190,13 +190,13 @@ def does_not_read():
             tap.ok(rss < 200 << 10, "the supervisor stays small", "%d KiB" % rss)
             poller = select.poll()
             poller.register(connection, select.POLLHUP)
-            tap.ok(poller.poll(20000), "in the end it is hung up on")
+            tap.ok(poller.poll(pagerd.DEADLINE_S * 1000), "in the end it is hung up on")
         on.as_before()
 
 
 def crowd():
     """More than are served at one time: they wait, and the idle ones go."""
-    with stage.Stage(http_timeout="500ms", http_max_clients=HTTP_MAX_CLIENTS) as on:
+    with stage.Stage(http_timeout="2s", http_max_clients=HTTP_MAX_CLIENTS) as on:
         idle = [on.pager.raw() for _ in range(300)]
         held = sum(name.startswith("socket") for name in
                    pagerd.fds_of(on.pager.process.pid).values())
@@ -328,7 +328,7 @@ def images():
             if path.endswith("enormous") and not enormous:
                 tap.skip("a file of more than 16 TiB", "the file system has none")
                 continue
-            got = pager.error_of("POST", "/sessions", {"image": path}, timeout=20)
+            got = pager.error_of("POST", "/sessions", {"image": path})
             tap.ok(got[:2] == (status, code), "%.60s: %s" % (path.replace(pager.dir, ""), code), got)
             tap.like(got[2], reason, "because %s" % reason)
         odd = pager.images.replace("/images", "//./images/.") + "/./i"

@@ -38,8 +38,7 @@ def starting():
 
 def crash_loop():
     """Every start fails: the pauses grow to their bound, and clients are told."""
-    with pagerd.Pagerd(worker_fault="WORKER_START", spawn_backoff_max="300ms",
-                       handshake_timeout="900ms") as pager:
+    with pagerd.Pagerd(worker_fault="WORKER_START", spawn_backoff_max="300ms") as pager:
         image = pager.image(size="1M")
         call = pagerd.Pending(pager.error_of, "POST", "/sessions", {"image": image.path, "id": "a"})
         for ms in (100, 200, 300, 300):
@@ -49,8 +48,8 @@ def crash_loop():
         tap.ok(row["retry_in_ms"] <= 300, "the pauses grow: 100, 200, 300 and no longer",
                pager.log.lines[mark:])
         status, code, why = call.end()
-        tap.ok(status in (409, 503), "the session is given up", (status, code))
-        tap.like(why, "no worker took it within 900 ms|worker after another died", "and why")
+        tap.is_((status, code), (503, "worker"), "the session is given up")
+        tap.like(why, "worker after another died", "and why")
         status, code, why = pager.error_of("POST", "/sessions", {"image": image.path})
         tap.ok(status in (409, 503) and re.search("keep dying; the next start is in|no worker took",
                                                   why), "so is the next", why)
@@ -227,13 +226,13 @@ def draining():
 
 
 def hung():
-    with pagerd.Pagerd(heartbeat_interval="100ms", heartbeat_misses=2) as pager:
+    with pagerd.Pagerd(heartbeat_interval="100ms", heartbeat_misses=20) as pager:
         image = pager.image(size="4M", seed=7)
         with pager.restore(image, "a") as guest:
             guest.cmd("touch rand count=100")
             pid, mark = pager.worker_pid(), pager.log.mark()
             kill(pid, signal.SIGSTOP)
-            pager.log.wait(r"<3>.*pid=%d: hung: heartbeats_missed=2, serving=1; killed" % pid)
+            pager.log.wait(r"<3>.*pid=%d: hung: heartbeats_missed=20, serving=1; killed" % pid)
             tap.ok(pagerd.wait_gone(pid), "a worker that hangs is killed")
             pager.log.wait("id=a: ADOPTING -> SERVING on ADOPTED", mark)
             tap.is_(guest.cmd("verify")["wrong"], 0, "and another one serves")

@@ -33,6 +33,8 @@ class Client:
 def one(client, image, i):
     """A session and its end, of five kinds in turn."""
     kind = i % 5
+    if kind == 3 and i % 50 != 3:  # a completion waits until nobody else wants the processor
+        kind = 2
     status, session = client.call("POST", "/sessions", {"image": image.path})
     path = "/sessions/" + session["id"]
     assert status == 201, session
@@ -56,30 +58,46 @@ def one(client, image, i):
 def measure(pager, pid):
     status = pagerd.status_of(pid)
     with open("/proc/%d/maps" % pid, encoding="utf-8") as f:
-        mappings = len(f.readlines())
+        # A sanitizer maps memory as it likes; files and memfds are ours.
+        mappings = len([line for line in f if not sanitized() or line.split()[4] != "0"])
     return {"threads": int(status["Threads"]), "mappings": mappings,
             "private_kib": int(status["RssAnon"].split()[0])}
 
 
 def settle(pager, worker):
     """The last threads of the last sessions are ending."""
-    pager.until(lambda: pagerd.status_of(worker)["Threads"] == "1", timeout=10)
+    pager.until(lambda: pagerd.status_of(worker)["Threads"] == "1")
+
+
+def forget(pager):
+    """The outcomes of what has ended."""
+    pager.call("PATCH", "/config", {"tombstone-life": "0"})
+    pager.until(lambda: pager.call("GET", "/sessions") == {"sessions": []})
+    pager.call("PATCH", "/config", {"tombstone-life": "10m"})
+
+
+def failed(pager, client, image, number):
+    """Those of so many sessions that did not go as they should."""
+    found = []
+    for i in range(number):
+        if not one(client, image, i):
+            found.append(i)
+        if i % WARM_UP == WARM_UP - 1:
+            forget(pager)
+    return found
 
 
 def come_and_go():
-    with pagerd.Pagerd(tombstone_life="500ms", log_level="warning") as pager:
+    with pagerd.Pagerd(log_level="warning") as pager:
         image = pager.image(size=SIZE)
         client = Client(pager)
-        tap.is_([i for i in range(WARM_UP) if not one(client, image, i)], [],
-                "%d to warm up" % WARM_UP)
+        tap.is_(failed(pager, client, image, WARM_UP), [], "%d to warm up" % WARM_UP)
         worker = pager.worker_pid()
         pids = {"supervisor": pager.process.pid, "worker": worker}
         settle(pager, worker)
         fds = {"supervisor": pager.fds(), "worker": pager.worker_fds(worker)}
-        pager.until(lambda: pager.call("GET", "/sessions") == {"sessions": []}, timeout=10)
         before = {name: measure(pager, pid) for name, pid in pids.items()}
-        tap.is_([i for i in range(SESSIONS) if not one(client, image, i)], [],
-                "%d sessions" % SESSIONS)
+        tap.is_(failed(pager, client, image, SESSIONS), [], "%d sessions" % SESSIONS)
         settle(pager, worker)
         for name, pid in pids.items():
             pager.ok_fds(pid, fds[name], "the %s's descriptors are as before" % name)
@@ -89,8 +107,7 @@ def come_and_go():
                    "%s %s" % (before[name], after))
             grown = after["private_kib"] - before[name]["private_kib"]
             tap.ok(grown < GROWTH_KIB or sanitized(), "its memory has grown by %d KiB" % grown)
-        pager.until(lambda: pager.call("GET", "/sessions") == {"sessions": []}, timeout=10)
-        tap.ok(True, "no session is remembered")
+        tap.is_(pager.call("GET", "/sessions"), {"sessions": []}, "no session is remembered")
         tap.is_(os.listdir(os.path.join(pager.run, "sessions")), [], "no socket is left")
         tap.is_(pager.worker_pid(), worker, "it was one worker all along")
 

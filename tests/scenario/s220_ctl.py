@@ -145,7 +145,7 @@ def drained():
         tap.like(process.stderr.readline(), "^a: created$", "drain --wait names who is left")
         pager.close_session("a")
         pager.close_session("b")
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=pagerd.DEADLINE_S)
         tap.is_((process.returncode, out), (OK, "%s is drained; its worker has exited\n" % V),
                 "and ends when the worker has")
 
@@ -213,7 +213,7 @@ def unreachable():
                 connection.recv(4096)
                 connection.sendall(words)
                 connection.close()
-                out, err = process.communicate(timeout=30)
+                out, err = process.communicate(timeout=pagerd.DEADLINE_S)
                 tap.is_((process.returncode, out), (UNREACHABLE, ""), "answered %.20r: 3" % words)
                 tap.like(err, why, "  and says why")
         with open("/dev/full", "w", encoding="ascii") as full:
@@ -257,7 +257,7 @@ class Terminal:
         while self.read():
             pass
         os.close(self.master)
-        return self.process.wait(30)
+        return self.process.wait(pagerd.DEADLINE_S)
 
 
 def colours():
@@ -298,7 +298,7 @@ def interrupted():
                                        stderr=subprocess.PIPE, text=True)
             pager.until(lambda: pagerd.is_stopped(pid))
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=pagerd.DEADLINE_S)
             tap.is_((process.returncode, out), (130, ""), "complete is interrupted: 130")
             tap.like(err, "pagerctl: interrupted: a goes on being served", "and says what follows")
             for _ in range(3):

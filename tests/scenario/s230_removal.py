@@ -14,8 +14,6 @@ import tap  # noqa: E402
 import vmm  # noqa: E402
 
 ROUNDS = 12
-# A discard waits for its event to be read: microseconds, or a moment on a busy machine.
-PATIENCE_S = 20
 
 
 def drop_cache(image):
@@ -36,9 +34,8 @@ def against_faults(engine, size, **members):
             discarded = 0
             for i in range(ROUNDS):
                 drop_cache(image)
-                discarded += guest.cmd("discard rand count=300 seed=%d" % i,
-                                       timeout=PATIENCE_S)["discarded"]
-                discarded += guest.cmd("discard %d 64" % (i * 30), timeout=PATIENCE_S)["discarded"]
+                discarded += guest.cmd("discard rand count=300 seed=%d" % i)["discarded"]
+                discarded += guest.cmd("discard %d 64" % (i * 30))["discarded"]
             stopped = guest.cmd("stop")
             tap.ok(stopped["wrong"] == 0 and stopped["loops"] > 0,
                    "%s: faults against discards of %d pages" % (what, discarded), stopped)
@@ -67,12 +64,10 @@ def against_completion(engine, cold):
                 guest.cmd("start rand write")
                 completing = pagerd.Pending(pager.complete, "a%d" % i)
                 while completing.is_alive():
-                    calls += guest.cmd("discard rand count=100 seed=%d" % calls,
-                                       timeout=PATIENCE_S)["calls"]
+                    calls += guest.cmd("discard rand count=100 seed=%d" % calls)["calls"]
                 outcomes.append(completing.end()["outcome"])
                 # It may not know yet that nobody listens any more.
-                calls += guest.cmd("discard rand count=100 seed=%d" % calls,
-                                   timeout=PATIENCE_S)["calls"]
+                calls += guest.cmd("discard rand count=100 seed=%d" % calls)["calls"]
                 wrong += guest.cmd("stop")["wrong"]
                 wrong += guest.cmd("verify")["wrong"]
         tap.is_(outcomes, ["graduated"] * 3, "%s: completions against %d discards" % (what, calls))
@@ -84,14 +79,14 @@ def whole_memory():
     with pagerd.Pagerd() as pager:
         image = pager.image(size="16M", seed=23)
         with pager.restore(image, "a", vcpus=2) as guest:
-            guest.cmd("discard 0 4096", timeout=PATIENCE_S)
+            guest.cmd("discard 0 4096")
             # The guest goes on when the event is read, moments before the page map says so.
-            pager.until(lambda: pager.show("a")["pages"]["removed"] == 4096, timeout=10)
+            pager.until(lambda: pager.show("a")["pages"]["removed"] == 4096)
             tap.ok(True, "all pages are discarded unseen")
             tap.is_(guest.cmd("verify")["wrong"], 0, "all are zero")
             tap.is_(pager.show("a")["counters"]["image_bytes_read"], 0, "the image was not read")
             guest.cmd("write seq")
-            guest.cmd("discard 0 4096", timeout=PATIENCE_S)
+            guest.cmd("discard 0 4096")
             tap.is_(guest.cmd("verify")["wrong"], 0, "written and discarded: zero again")
             done = pager.complete("a")
             tap.is_((done["state"], done["counters"]["image_bytes_read"]), ("graduated", 0),
@@ -105,7 +100,7 @@ def aborted():
         image = pager.image(in_memory=True, size="128M", seed=24)
         with pager.restore(image, "a", vcpus=2) as guest:
             pid = pager.worker_pid()
-            guest.cmd("discard rand count=500 seed=1", timeout=PATIENCE_S)
+            guest.cmd("discard rand count=500 seed=1")
             connection = pager.raw()
             connection.sendall(b"POST /sessions/a/complete HTTP/1.1\r\nHost: x\r\n\r\n")
             pager.until(lambda: pagerd.is_stopped(pid))
@@ -115,9 +110,9 @@ def aborted():
             for _ in range(3):
                 pager.turn()
             os.kill(pid, signal.SIGCONT)
-            tap.is_(guest.answer(PATIENCE_S)["calls"], 500, "discards that had to wait")
+            tap.is_(guest.answer()["calls"], 500, "discards that had to wait")
             pager.log.wait("id=a: COMPLETING -> SERVING on STAYED")
-            guest.cmd("discard rand count=500 seed=3", timeout=PATIENCE_S)
+            guest.cmd("discard rand count=500 seed=3")
             tap.is_(guest.cmd("verify")["wrong"], 0, "an aborted completion, discards all along")
             tap.is_(pager.complete("a")["state"], "graduated", "completed in the end")
             tap.is_(guest.cmd("verify")["wrong"], 0, "right")

@@ -53,12 +53,12 @@ class Answer:
 
 
 class Client:
-    """One version's API.  Everything but a completion is answered within 10 s."""
+    """One version's API."""
 
     def __init__(self, path):
         self.path = path
 
-    def call(self, method, target, body=None, timeout=10):
+    def call(self, method, target, body=None, timeout=pagerd.DEADLINE_S):
         connection = Connection(self.path, timeout)
         try:
             data = body if body is None or isinstance(body, bytes) else json.dumps(body)
@@ -198,7 +198,7 @@ def errors():
         raw = pager.raw()
         raw.close()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
-            raw.settimeout(10)
+            raw.settimeout(pagerd.DEADLINE_S)
             raw.connect(client.path)
             raw.sendall(b"nonsense\r\n\r\n")
             answer = b"".join(iter(lambda: raw.recv(65536), b""))
@@ -445,15 +445,16 @@ def present_pages_are_not_read_again():
 
 
 def nobody_is_leaked():
-    with pagerd.Pagerd(handshake_timeout="200ms") as pager:
+    with pagerd.Pagerd() as pager:
         client = client_of(pager)
         image = pager.image(size="1M")
         client.create(image.path, "warm")
-        pager.wait("warm", "closed")
+        client.close("warm")
         before, worker = pager.fds(), pager.worker_fds(pager.worker_pid())
         guest = restore(pager, client, image, "a")
         guest.kill()
         tap.is_(pager.wait("a", "closed")["outcome"], "vmm-exited", "a VMM that exits is seen")
+        pager.call("PATCH", "/config", {"handshake-timeout": "1s"})
         path = client.create(image.path, "b").json["uffd_socket_path"]
         tap.is_(pager.wait("b", "closed")["outcome"], "timed-out", "one that never comes times out")
         tap.ok(not os.path.exists(path), "and its socket is removed")

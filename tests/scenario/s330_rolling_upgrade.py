@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 150
+# timeout: 600
 # serial
 """A rolling upgrade as an operator does it: sessions live on three versions, the controller
 graduates them, the old workers drain to zero and go.  Nothing is lost on the way."""
@@ -41,7 +41,8 @@ def graduate(pager, names):
     """Waits for the controller, which does it by itself."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=16) as pool:
         return list(pool.map(
-            lambda name: pager.wait(name, "graduated", timeout="110s")["outcome"], names))
+            lambda name: pager.call("GET", pager.path(name, "?wait=graduated&timeout=9m"),
+                                    timeout=600)["outcome"], names))
 
 
 def hundred_sessions():

@@ -18,7 +18,7 @@ def down(pager, sig=signal.SIGKILL):
     pager.pulse = None
     code = pager.stop(sig)
     # What a killed pagerd was is reaped by now; its pipes are closed.
-    pager.log.thread.join(10)
+    pager.log.thread.join(pagerd.DEADLINE_S)
     pager.process.stderr.close()
     return code
 
@@ -63,7 +63,7 @@ def under_load(sig):
                 tap.note("%s: faults %-6s p50=%s us p99=%s us max=%s us" % (
                     sig, name, answer["p50_us"], answer["p99_us"], answer["max_us"]))
             tap.ok(all(answer["wrong"] == 0 for _, answer in lines), "%s: no wrong byte" % sig)
-            tap.ok(lines[1][1]["max_us"] < 200000, "%s: no fault waited for a supervisor" % sig)
+            tap.is_(lines[1][1]["touched"], 1000, "%s: no fault waited for a supervisor" % sig)
             after = [pager.show("g%d" % i) for i in range(4)]
             for key in ("id", "state", "version", "socket_path", "image", "image_bytes", "cache_key",
                         "guest_bytes", "regions", "vmm_pid"):
@@ -107,7 +107,7 @@ def waiting(sig):
     def case():
         with pagerd.Pagerd() as pager:
             image = pager.image(size="4M", seed=3)
-            path = pager.create(image.path, id="w", handshake_timeout_ms=20000)["socket_path"]
+            path = pager.create(image.path, id="w", handshake_timeout_ms=600000)["socket_path"]
             down(pager, WAYS[sig])
             with vmm.Vmm(image, socket=path, wait=False) as guest:
                 guest.send("touch rand count=100")
@@ -125,9 +125,9 @@ def in_pieces():
     """A VMM that has said half of its handshake."""
     with pagerd.Pagerd() as pager:
         image = pager.image(size="1M", seed=3)
-        pager.create(image.path, id="p", handshake_timeout_ms=20000)
+        pager.create(image.path, id="p", handshake_timeout_ms=600000)
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        peer.settimeout(20)
+        peer.settimeout(pagerd.DEADLINE_S)
         mark = pager.log.mark()
         peer.connect(pager.show("p")["socket_path"])
         pager.log.wait(r"id=p: VMM pid=\d+ has connected", mark)
@@ -141,21 +141,24 @@ def in_pieces():
 
 
 def times_out():
-    with pagerd.Pagerd(handshake_timeout="300ms") as pager:
+    with pagerd.Pagerd() as pager:
         image = pager.image(size="1M", seed=3)
-        pager.create(image.path, id="t")
+        pager.create(image.path, id="t", handshake_timeout_ms=2000)
         restart(pager)
         tap.is_(pager.wait("t", "closed")["outcome"], "timed-out", "a deadline goes on")
 
 
 def completing():
     """The completion ends with the supervisor; it can be asked for again."""
-    with pagerd.Pagerd(env={"PAGER_WORKER_FAULT": ""}) as pager:
+    with pagerd.Pagerd(worker_fault="POPULATE_CHUNK:2!pause") as pager:
         image = pager.image(in_memory=True, size="512M", seed=5)
         with pager.restore(image, "c") as guest:
+            worker = pager.worker_pid()
             asked = pagerd.Pending(pager.complete, "c")
-            pager.log.wait("COMPLETING on COMPLETE")
-            restart(pager)
+            pager.until(lambda: pagerd.is_stopped(worker), "the worker never paused")
+            down(pager)
+            os.kill(worker, signal.SIGCONT)
+            pager.start()
             try:
                 asked.end()
                 tap.ok(False, "who asked for it is told")
@@ -287,7 +290,7 @@ def again_and_again():
             tap.is_(records(pager), [], "no record is left")
             tap.is_(os.listdir(os.path.join(pager.run, "sessions")), [], "nor a socket")
             down(pager, signal.SIGTERM)
-            tap.ok(pagerd.wait_gone(worker, 10), "an idle worker goes with pagerd")
+            tap.ok(pagerd.wait_gone(worker), "an idle worker goes with pagerd")
             tap.is_(os.listdir(os.path.join(pager.run, "workers")), [], "and its socket")
 
 
@@ -324,12 +327,13 @@ def damaged():
 
 def hung():
     """A worker that does not answer is not killed: it may hold what nobody else has."""
-    with pagerd.Pagerd(hello_timeout="300ms") as pager:
+    with pagerd.Pagerd() as pager:
         image = pager.image(size="4M", seed=3)
         with pager.restore(image, "a") as guest:
             worker = pager.worker_pid()
             down(pager)
             os.kill(worker, signal.SIGSTOP)
+            pager.options["hello_timeout"] = "300ms"
             pager.start()
             tap.ok(pager.log.wait("has not told what it holds"), "pagerd is ready without it")
             tap.is_(pager.show("a")["state"], "adopting", "and says that it does not know")
@@ -354,7 +358,7 @@ def stranger():
             if child == 0:
                 os.setuid(12345)
                 s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                s.settimeout(10)
+                s.settimeout(pagerd.DEADLINE_S)
                 s.connect(path)
                 os._exit(0 if s.recv(100) == b"" else 1)
             tap.is_(os.waitpid(child, 0)[1], 0, "another user is hung up on")
@@ -388,8 +392,8 @@ def shutdown():
             answer = pager.ctl("shutdown", "--force")
             tap.is_((answer.returncode, answer.stdout),
                     (0, "pagerd shuts down; sessions ended: 1\n"), "by force it is done")
-            tap.is_(pager.process.wait(20), 0, "pagerd ends")
-            tap.ok(pagerd.wait_gone(worker, 10), "and the worker")
+            tap.is_(pager.process.wait(pagerd.DEADLINE_S), 0, "pagerd ends")
+            tap.ok(pagerd.wait_gone(worker), "and the worker")
             tap.is_(records(pager), [], "no record is left")
             for name in ("sessions", "workers"):
                 tap.is_(os.listdir(os.path.join(pager.run, name)), [], "nor a socket in " + name)

@@ -130,7 +130,7 @@ class Managed(pagerd.Pagerd):
 def down(pager, sig=signal.SIGKILL):
     pager.pulse = None
     pager.stop(sig)
-    pager.log.thread.join(10)
+    pager.log.thread.join(pagerd.DEADLINE_S)
     pager.process.stderr.close()
 
 

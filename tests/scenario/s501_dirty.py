@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan tsan
-# timeout: 120
 """A snapshotter that writes what is dirty, leaves empty what is removed and inherits the rest
 has the guest's memory: of a guest that stands still and of one that runs, whoever dies."""
 import functools

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan
-# timeout: 120
 """Images that fail: what a session's policy makes of it, that a page is never anything but
 its bytes, and that what is retried heals."""
 import errno
@@ -27,7 +26,7 @@ def alarms(pager, session_id="a", n=1):
 
 def ends(guest):
     """The exit status of a VMM that is about to end by itself."""
-    return guest.process.wait(30)
+    return guest.process.wait(pagerd.DEADLINE_S)
 
 
 def hold(error):

@@ -19,7 +19,7 @@ PAGE = 4096
 def others_are_served():
     """A guest stuck with every vCPU: neighbours are created, served, completed and closed."""
     fuse.needs()
-    with pagerd.Pagerd(heartbeat_interval="200ms") as pager, \
+    with pagerd.Pagerd(heartbeat_interval="200ms", heartbeat_misses=50) as pager, \
             fuse.Image(pager, size="16M", seed=1) as image:
         local = pager.image(size="8M", seed=2, holes=100)
         neighbour = pager.restore(local, "neighbour")
@@ -80,7 +80,7 @@ def other_pages_are_served():
 def worker_dies_meanwhile():
     """Storage that answers nothing at all: the sessions of others are adopted, and served."""
     fuse.needs()
-    with pagerd.Pagerd(heartbeat_interval="200ms") as pager, \
+    with pagerd.Pagerd(heartbeat_interval="200ms", heartbeat_misses=50) as pager, \
             fuse.Image(pager, size="4M", seed=6) as image:
         stuck = pager.restore(image, "a", engine="threads")
         neighbour = pager.restore(pager.image(size="8M", seed=7), "b", engine="threads")
@@ -89,7 +89,7 @@ def worker_dies_meanwhile():
         image.wait_held(1)
         os.kill(pager.worker_pid(), signal.SIGKILL)
         pager.log.wait("id=b: adopted by worker")
-        tap.is_(neighbour.cmd("verify", timeout=20)["wrong"], 0, "the neighbour is served")
+        tap.is_(neighbour.cmd("verify")["wrong"], 0, "the neighbour is served")
         mark = pager.log.mark()
         for _ in range(10):
             pager.log.wait("PONG", mark)
@@ -112,7 +112,7 @@ def silent_after_its_answer():
         image.is_silent = True
         os.kill(pager.worker_pid(), signal.SIGKILL)
         pager.log.wait("id=a: adopted by worker")
-        tap.is_(guest.cmd("verify", timeout=20)["wrong"], 0, "the guest goes on")
+        tap.is_(guest.cmd("verify")["wrong"], 0, "the guest goes on")
         image.wait_held(1)
         image.resume()
         guest.kill()

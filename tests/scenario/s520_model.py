@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 120
+# timeout: 900
 """The model of a page, tests/model/page.pml, in every history that it has; and the same with
 one thing put into the wrong order, which it must notice."""
 import concurrent.futures
@@ -32,7 +32,7 @@ WRONG = [
 ]
 
 
-def run(command, directory, timeout=100):
+def run(command, directory, timeout=600):
     done = subprocess.run(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, check=False, text=True, timeout=timeout)
     return done.returncode, done.stdout

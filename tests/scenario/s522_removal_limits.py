@@ -13,7 +13,6 @@ import stage  # noqa: E402
 import tap  # noqa: E402
 import vmm  # noqa: E402
 
-PATIENCE_S = 40
 PAGES = 4096
 FLOODS = 4
 # A thread that tried without pause would try thousands of times for each removal.
@@ -32,19 +31,19 @@ def flood():
         with pager.restore(image, "hostile", vcpus=2) as guest:
             # What one pass needs is there before it is measured.
             guest.cmd("start rand write")
-            guest.cmd("discard rand count=%d seed=1" % PAGES, timeout=PATIENCE_S)
+            guest.cmd("discard rand count=%d seed=1" % PAGES)
             before = kib_of(on.worker, "VmRSS")
             threads = kib_of(on.worker, "Threads")
             calls, fine = 0, []
             for i in range(FLOODS):
                 guest.send("discard rand count=%d seed=%d" % (PAGES, i))
                 fine.append(on.is_neighbour_fine())
-                calls += guest.answer(PATIENCE_S)["calls"]
+                calls += guest.answer()["calls"]
             grown = kib_of(on.worker, "VmRSS") - before
             tap.ok(all(fine), "the neighbour works on through %d removals" % calls)
             tap.ok(grown <= KIB_AT_MOST, "which cost the worker no memory", "%d KiB" % grown)
             tap.ok(kib_of(on.worker, "Threads") <= threads, "and no thread")
-            tap.is_(guest.cmd("stop", timeout=PATIENCE_S)["wrong"], 0, "nothing wrong was read")
+            tap.is_(guest.cmd("stop")["wrong"], 0, "nothing wrong was read")
             counters = pager.show("hostile")["counters"]
             tries = counters["fill_again"]
             tap.ok(0 < tries <= counters["pages_removed"] * TRIES_A_REMOVAL,
@@ -75,7 +74,7 @@ def deflated(engine):
         with pager.restore(image, "a", engine=engine) as guest:
             empty = guest_kib(guest)
             guest.cmd("touch seq count=2000")
-            guest.cmd("discard 1000 4096", timeout=PATIENCE_S)
+            guest.cmd("discard 1000 4096")
             done = pager.complete("a")
             tap.is_((done["state"], done["pages"]["removed"], done["pages"]["absent"]),
                     ("graduated", 4096, 0), "%s: it graduates with half of it given back" % engine)

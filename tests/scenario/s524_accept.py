@@ -14,7 +14,7 @@ import vmm  # noqa: E402
 
 
 def served(pager, guest, what):
-    tap.is_(pager.wait("a", "serving", "20s")["state"], "serving", what)
+    tap.is_(pager.wait("a", "serving")["state"], "serving", what)
     guest.wait_ready()
     tap.is_(guest.cmd("verify")["wrong"], 0, "and reads what it must")
 
@@ -99,7 +99,7 @@ def second_after_restart():
             first.send(b"[{")
             pager.stop(signal.SIGKILL)
             pager.pulse = None
-            pager.log.thread.join(10)
+            pager.log.thread.join(pagerd.DEADLINE_S)
             pager.process.stderr.close()
             pager.start()
             tap.is_(pager.show("a")["state"], "created", "its session is found")

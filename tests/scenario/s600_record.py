@@ -103,10 +103,11 @@ def order():
 
 def settles():
     """Convergence, not a time: a recording whose guest goes on goes on, too."""
-    with pagerd.Pagerd(record_settle="200ms") as pager:
+    with pagerd.Pagerd() as pager:
         image = pager.image(size="32M", seed=5)
         with pager.restore(image, "a", members={"record": True}) as guest:
             touched(guest, 1000)
+            pager.call("PATCH", "/config", {"record-settle": "200ms"})
             pager.log.wait(r"id=a: hot list saved to .*pages=1000: it has settled")
             guest.cmd("touch seq count=2000")
             tap.is_(pager.show("a")["recording"]["pages"], 1000, "what comes later is not in it")

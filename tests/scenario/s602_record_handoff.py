@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain
-# timeout: 120
 """A session moves to another version while it is recorded, or while its list is replayed."""
 import os
 import sys

@@ -46,7 +46,7 @@ def fork(pager, image, name, template="t"):
 def restart(pager):
     pager.pulse = None
     pager.stop(signal.SIGKILL)
-    pager.log.thread.join(10)
+    pager.log.thread.join(pagerd.DEADLINE_S)
     pager.process.stderr.close()
     pager.start()
 
@@ -114,8 +114,8 @@ def restarts():
             tap.is_(guest.cmd("verify")["wrong"], 0, "which is right")
         pager.wait("a", "closed")
         pager.call("POST", "/shutdown", {"force": True})
-        pager.process.wait(60)
-        pager.log.thread.join(10)
+        pager.process.wait(pagerd.DEADLINE_S)
+        pager.log.thread.join(pagerd.DEADLINE_S)
         pager.process.stderr.close()
         shutil.rmtree(pager.run)
         pager.pulse = None

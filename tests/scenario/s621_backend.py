@@ -17,7 +17,7 @@ import vmm  # noqa: E402
 
 def control_create(pager, image):
     """(status, text) of a creation on the socket of the version."""
-    connection = http.client.HTTPConnection("unix", timeout=10)
+    connection = http.client.HTTPConnection("unix", timeout=pagerd.DEADLINE_S)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.sock.connect(os.path.join(pager.run, "uffd", pagerd.VERSION, "control.sock"))
     try:

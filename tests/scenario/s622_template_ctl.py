@@ -143,7 +143,7 @@ def on_a_terminal():
         except OSError:  # its last holder has closed the terminal
             pass
         os.close(master)
-        out = child.communicate(timeout=60)[0]
+        out = child.communicate(timeout=pagerd.DEADLINE_S)[0]
         tap.like(seen.decode(), r"\rw \[[#.]+\] +\d+ %", "there is a bar")
         # It may have been done before it heard of the signal.
         tap.ok((child.returncode == 130 and "interrupted" in seen.decode()) or

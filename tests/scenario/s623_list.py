@@ -31,7 +31,7 @@ def reader(pager, request=b"GET /sessions HTTP/1.1\r\nHost: x\r\nConnection: clo
     s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     s.connect(pager.socket)
-    s.settimeout(60)
+    s.settimeout(pagerd.DEADLINE_S)
     s.sendall(request)
     return s
 

@@ -110,6 +110,8 @@ def failing_steps():
     with pagerd.Pagerd() as pager:
         image = pager.image(size="4M", seed=5)
         short = pager.image("short", size="2M", seed=5)
+        pager.create(image.path, id="s")  # starts the worker, which takes its time
+        pager.close_session("s")
         for what, script, code, why in (
                 ("GET /", "mute", TIMEOUT, "firecracker: Firecracker had not answered in time"),
                 ("GET /", "garbage", UNREACHABLE, "firecracker: what answers on .* is not Fire"),
@@ -125,7 +127,7 @@ def failing_steps():
                 ("PATCH /vm", "Vcpu error", FAILED, "resume: Firecracker says: Vcpu error"),
                 ("PATCH /vm", "die", UNREACHABLE, "resume: Firecracker hung up")):
             with firecracker.Fake(pager, image, at={what: script}) as fc:
-                limit = "700ms" if code == TIMEOUT else "30s"
+                limit = "2s" if code == TIMEOUT else "2m"
                 fails(pager.ctl("restore", *fc.restore(), "--id", "s", "--timeout", limit), code,
                       "%s: %.9r" % (what, script), why)
                 no_session(pager)
@@ -137,7 +139,7 @@ def failing_steps():
             tap.is_((answer["restored"], answer["failed_step"], answer["closed"], answer["id"]),
                     (False, "load", True, "s"), "a failure as JSON")
             tap.like(answer["error"], "Failed to open snapshot file", "  with what Firecracker says")
-            tap.is_(fc.process.wait(30), 148, "  which exits")
+            tap.is_(fc.process.wait(pagerd.DEADLINE_S), 148, "  which exits")
         for i in range(5):
             with firecracker.Fake(pager, image, fail_late="Invalid vCPU state") as fc:
                 fails(pager.ctl("restore", *fc.restore(), "--id", "s"), FAILED,
@@ -201,7 +203,7 @@ def pagerd_away():
             pager.process.wait()
             pager.start()
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=pagerd.DEADLINE_S)
             tap.is_((process.returncode, out), (130, ""), "interrupted: 130")
             tap.like(err, "restore failed at load: it was interrupted; session a is closed",
                      "  and closes the session with the pagerd that there is now")
@@ -214,10 +216,10 @@ def falls_back():
         with firecracker.Fake(pager, image, at={"PUT /snapshot/load": "die"}) as first:
             process = start(pager, "--json", "restore", *first.restore(), "--id", "a",
                             "--fallback", "file")
-            first.process.wait(30)
+            first.process.wait(pagerd.DEADLINE_S)
             pager.wait("a", "closed")
             with firecracker.Fake(pager, image) as fc:
-                out, err = process.communicate(timeout=30)
+                out, err = process.communicate(timeout=pagerd.DEADLINE_S)
                 answer = json.loads(out)
                 tap.is_((process.returncode, err, answer["backend"]), (OK, "", "file"),
                         "--fallback file goes on with a Firecracker that is started again")
@@ -283,7 +285,7 @@ def another_server():
                     connection.recv(4096)
                     connection.sendall(words)
                     connection.close()
-                    done = process.communicate(timeout=30)
+                    done = process.communicate(timeout=pagerd.DEADLINE_S)
                     tap.is_(process.returncode, code, "%.60r" % words[-20:])
                     tap.like(done[1], why, "  and says why")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain
-# timeout: 150
+# timeout: 600
 """A short run of tests/chaos: twenty kills of every kind, and nobody notices."""
 import json
 import os

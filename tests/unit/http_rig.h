@@ -16,7 +16,7 @@
 #include "supervisor/http.h"
 #include "tests/unit/tap.h"
 
-#define GUARD_S	   20.0
+#define GUARD_S	   100.0
 #define BIG_BYTES  (8U << 20)
 #define REPLY_ROOM (BIG_BYTES + 4096)
 

@@ -228,7 +228,7 @@ rig_start(void)
 	options->on_image_error = hold;
 	rig.peer = (struct peer){.uid = geteuid(), .gid = getegid()};
 	sessions_init(&rig.sup.sessions, &rig.sup);
-	ev_timer_init(&rig.watchdog, rig_on_watchdog, 60.0, 0.0);
+	ev_timer_init(&rig.watchdog, rig_on_watchdog, 150.0, 0.0);
 	ev_timer_start(rig.sup.loop, &rig.watchdog);
 	rig_worker_start(0);
 }
@@ -442,7 +442,7 @@ accept_one(int listener)
 {
 	struct pollfd p = {.fd = listener, .events = POLLIN};
 
-	if (poll(&p, 1, 30000) != 1)
+	if (poll(&p, 1, 120000) != 1)
 		return -ETIMEDOUT;
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	return fd < 0 ? -errno : fd;

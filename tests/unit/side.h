@@ -194,7 +194,7 @@ make_three(int fds[3], ino_t inodes[3])
 static inline void
 run_tests(void (*const tests[])(void), size_t n)
 {
-	alarm(60); /* a loop that never turns is a failure */
+	alarm(150); /* a loop that never turns is a failure */
 	loop = ev_loop_new(EVFLAG_AUTO);
 	if (!loop)
 		abort();

@@ -297,10 +297,10 @@ test_leaving(void)
 	ok(run_until(has_gone, &two, GUARD_S), "until it is, within seconds");
 	stop_server();
 
-	start_server(30, 16);
+	start_server(300, 16);
 	fd = begin(GET_STREAM);
 	come(fd);
-	ok(!run_until(has_gone, &one, 0.2), "a stream may be silent for longer than a request");
+	ok(!run_until(has_gone, &one, 0.8), "a stream may be silent for longer than a request");
 	end_stream("x");
 	ok(strstr(come(fd), "x"), "and end then");
 	ok(wait_clients(0), "after which the ordinary deadline holds");

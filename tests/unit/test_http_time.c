@@ -5,7 +5,7 @@
 
 #include "tests/unit/http_rig.h"
 
-#define SHORT_MS 30
+#define SHORT_MS 300
 #define LONG_MS	 60000
 /* A loop that spins turns thousands of times in the window. */
 #define WINDOW_S  0.05
@@ -168,7 +168,7 @@ test_slow_reader(void)
 	const char *in;
 	int slow, fd;
 
-	start_server(1000, 16);
+	start_server(4000, 16);
 	slow = dial();
 	put(slow, "GET /big HTTP/1.1\r\n\r\nGET /after HTTP/1.1\r\n\r\n");
 	wait_clients(1);

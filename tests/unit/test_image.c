@@ -333,7 +333,7 @@ main(void)
 		skip(1, "needs root: opens files as other users");
 		return done();
 	}
-	alarm(60); /* a FIFO that is waited for ends the test */
+	alarm(150); /* a FIFO that is waited for ends the test */
 	signal(SIGIO, SIG_IGN);
 	if (setgroups(3, groups) < 0)
 		ok(false, "setgroups: %s", strerror(errno));

@@ -20,7 +20,7 @@
 #include "worker/image.h"
 
 /* Far beyond what anything here takes, below the limit of the test runner. */
-#define PATIENCE_S 30
+#define PATIENCE_S 120
 
 static void __attribute__((noreturn, format(printf, 1, 2))) bail_out(const char *fmt, ...)
 {
