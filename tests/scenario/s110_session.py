@@ -144,6 +144,8 @@ def clusters():
             with pager.restore(image, name, members={
                     "cluster_min_bytes": least, "cluster_max_bytes": most}) as guest:
                 tap.is_(guest.cmd("touch rand count=64 seed=9")["wrong"], 0, "clusters " + name)
+                # The last one is noted right after the guest may go on.
+                pager.until(lambda n=name: pager.show(n)["pages"]["filling"] == 0)
                 present = pager.show(name)["pages"]["present"]
                 tap.ok(present == 64 if most == PAGE else present >= 512,
                        "fill that much", present)

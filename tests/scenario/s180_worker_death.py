@@ -122,8 +122,9 @@ def serving(engine):
             for guest in guests:
                 before = guest.cmd("status")["progress"]
                 guest.wait_status(lambda s, n=before: s["progress"] > n)
-            tap.is_([g.cmd("discard rand count=20 seed=%d" % i)["calls"] for g in guests], [20] * 3,
-                    "guests run and discard")
+            # Pages that they are writing to at that moment are left out.
+            done = [g.cmd("discard rand count=20 seed=%d" % i) for g in guests]
+            tap.is_([d["calls"] + d["skipped"] for d in done], [20] * 3, "guests run and discard")
         stopped = [g.cmd("stop") for g in guests]
         tap.is_([s["wrong"] for s in stopped], [0] * 3, "they have read nothing wrong")
         tap.is_([g.cmd("verify")["wrong"] for g in guests], [0] * 3, "and all memory is right")

@@ -65,8 +65,9 @@ def with_guests(sig):
         for guest in guests:
             before = guest.cmd("status")["progress"]
             guest.wait_status(lambda s, n=before: s["progress"] > n)
-            tap.is_(guest.cmd("discard rand count=200 seed=10")["calls"], 200,
-                    "a guest runs and discards")
+            # Pages that it is writing to at that moment are left out.
+            done = guest.cmd("discard rand count=200 seed=10")
+            tap.is_(done["calls"] + done["skipped"], 200, "a guest runs and discards")
         tap.is_([g.cmd("stop")["wrong"] for g in guests], [0] * len(guests), "nothing wrong is read")
         tap.is_([g.cmd("verify")["wrong"] for g in guests], [0] * len(guests),
                 "pages that were never touched are served, and right")
