@@ -10,7 +10,6 @@
 An exception in a case is a failed point with its traceback; the next case runs."""
 import os
 import re
-import signal
 import sys
 import traceback
 
@@ -67,8 +66,6 @@ def needs_root():
 
 
 def run(*cases):
-    # A shell that starts us in the background has us, and what we start, ignore it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for case in cases:
         # A functools.partial has no name of its own.
         name = getattr(case, "__name__", None) or "%s%r%s" % (

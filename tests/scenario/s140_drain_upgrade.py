@@ -63,6 +63,7 @@ def live_upgrade():
         tap.ok(pagerd.wait_gone(old_pid), "then the old worker ends")
         pager.log.wait(r"v%s pid=%d: STOPPING -> GONE on EXITED" % (OLD.replace(".", r"\."), old_pid))
         pager.log.wait(r"pid=%d: exited with code 0, .*as it was told" % old_pid)
+        pager.turn()
         tap.ok(not os.path.exists("/proc/%d" % old_pid), "is reaped")
         tap.is_(len(rendezvous(pager)), 1, "its socket is removed")
         row = pager.versions()[OLD]
@@ -101,6 +102,7 @@ def drain_empty():
                 "drain without sessions")
         tap.ok(pagerd.wait_gone(pid), "ends the worker at once")
         pager.log.wait("pid=%d: exited with code 0, .*as it was told" % pid)
+        pager.turn()
         tap.is_(rendezvous(pager), [], "and its socket")
         tap.is_(pager.create(image.path, id="b")["state"], "created", "the next session starts it")
         tap.ok(pager.worker_pid() != pid, "anew")

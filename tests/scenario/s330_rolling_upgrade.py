@@ -74,6 +74,7 @@ def hundred_sessions():
         tap.is_(wrong[0], 0, "no guest ever reads a wrong byte")
         pager.call("POST", "/drain", {"version": third[0]})
         pager.log.wait(r"v%s pid=\d+: STOPPING -> GONE" % third[0].replace(".", r"\."))
+        pager.turn()  # its socket goes after that line
         tap.is_(pager.worker_pids(), [], "no worker process is left")
         tap.is_(os.listdir(os.path.join(pager.run, "sessions")), [], "no session's socket")
         tap.is_(os.listdir(os.path.join(pager.run, "workers")), [], "no worker's socket")
