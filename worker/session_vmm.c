@@ -67,14 +67,31 @@ tell_serving(struct session *s)
 }
 
 static void
+recover(struct session *s)
+{
+	size_t removals = fault_recover_removals(s);
+
+	if (removals > 0)
+		session_log(s, LOG_LEVEL_INFO, "removals_recovered=%zu", removals);
+	track_resume(s);
+}
+
+/* A worker that dies between its first look at the events and its word to the supervisor leaves
+ * the handshake to the next one, and in the page map all that it did until then: that one adopts
+ * what nobody knows to be served. */
+static void
 accept_handshake(struct session *s)
 {
+	bool was_served = atomic_load(&s->map.header->nr_regions) != 0;
 	struct handshake *h = s->handshake;
 	int r;
 
 	region_table_init(&s->regions, h->regions, h->nr_regions);
 	s->uffd = fd_take(&h->fds[0]);
-	track_begin(s);
+	if (was_served)
+		recover(s);
+	else
+		track_begin(s);
 	publish_regions(s);
 	forget_handshake(s);
 	r = session_thread_start(s, fault_main);
@@ -82,8 +99,11 @@ accept_handshake(struct session *s)
 		refuse(s, "the worker cannot start another thread");
 		return;
 	}
+	if (was_served)
+		fault_wake_all(s);
 	session_step(s, SESSION_EV_ACCEPT);
 	prefetch_begin(s);
+	(void)fault_named(FAULT_ACCEPT_TELL, s->name);
 	tell_serving(s);
 }
 
@@ -245,16 +265,12 @@ session_vmm_resume(struct session *s, int *uffd, int *connection)
 {
 	char reason[HANDSHAKE_REASON_BYTES];
 	int r = recover_regions(s);
-	size_t removals;
 
 	if (r < 0)
 		return r;
 	if (uffd_probe(*uffd, reason, sizeof(reason)) < 0)
 		return -EBADF;
-	removals = fault_recover_removals(s);
-	if (removals > 0)
-		session_log(s, LOG_LEVEL_INFO, "removals_recovered=%zu", removals);
-	track_resume(s);
+	recover(s);
 	s->uffd = fd_take(uffd);
 	s->connection = fd_take(connection);
 	return 0;
