@@ -35,6 +35,7 @@ enum page_state {
 #define PAGE_F_BACKGROUND 0x04U /* filled by a completion or a prefetch, not by a fault */
 #define PAGE_F_DIRTY	  0x08U /* may have been written, or zeroed, since the last new picture */
 #define PAGE_F_TAKEN	  0x10U /* so in that picture, which nobody has confirmed */
+#define PAGE_F_SHARED	  0x20U /* filling: who began with it is not the only one */
 
 enum counter {
 #define COUNTER(NAME, ident, doc) COUNTER_##NAME,

@@ -15,12 +15,21 @@ page_next(enum page_state state, enum page_event event)
 	return (int)rows[state][event] - 1;
 }
 
+/* Two fill a page, one of them in vain: the other's may be there and written to, and a death before
+ * its mark must not leave it absent.  So then it stays filling. */
+static bool
+is_shared(uint8_t seen, enum page_event event)
+{
+	return (seen & PAGE_STATE_MASK) == PAGE_FILLING &&
+	    (event == PAGE_EV_MARK || (event == PAGE_EV_UNMARK && (seen & PAGE_F_SHARED) != 0));
+}
+
 static bool
 step(const struct pagemap *map, uint64_t page, enum page_event event, unsigned set)
 {
 	_Atomic uint8_t *cell = &map->pages[page];
 	uint8_t seen = atomic_load_explicit(cell, memory_order_relaxed);
-	unsigned keep = ~PAGE_STATE_MASK;
+	unsigned keep = ~(PAGE_STATE_MASK | PAGE_F_SHARED);
 	uint8_t row, want;
 
 	/* What was written there is gone. */
@@ -31,6 +40,8 @@ step(const struct pagemap *map, uint64_t page, enum page_event event, unsigned s
 		if (row == 0)
 			return false;
 		want = (uint8_t)((seen & keep) | (row - 1U) | set);
+		if (is_shared(seen, event))
+			want = (uint8_t)(seen | PAGE_F_SHARED | set);
 		/* A VMM may discard all of its memory in a loop: let that be a read. */
 		if (want == seen)
 			return true;

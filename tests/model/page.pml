@@ -8,7 +8,8 @@
  * any instant; the next worker finds what outlives one: the page's state and the events that
  * were read.  The states of the page are common/page.def itself.
  *
- * Claims: a read gives what the guest must see, whoever died when (the assertion); nobody
+ * Claims: a read gives what the guest must see, whoever died when, and what the guest writes
+ * to is never called absent, or a snapshot would have the image's bytes (the assertions); nobody
  * waits for ever (no end state but the marked ones); every history in which each thread gets
  * its turns comes to an end (the formula).
  *
@@ -23,6 +24,9 @@
 #ifndef KILLS
 #define KILLS 2
 #endif
+#ifndef REFUSALS
+#define REFUSALS 0
+#endif
 
 mtype = { NOTHING, IMAGE, ZEROS, DATA };		/* what a page consists of */
 mtype = { ABSENT, FILLING, PRESENT, REMOVED };		/* its state in the map */
@@ -36,6 +40,7 @@ bool changing;		/* a removal is under way: fills are told EAGAIN */
 bool removal_unread;	/* its event */
 bool fault_unread;	/* the event of the vCPU's fault */
 bool asleep;		/* the vCPU, in a fault */
+byte refusals;		/* fills for which there was no memory, or no bytes */
 
 /* --- What the guest must see ------------------------------------------------------- */
 mtype truth = IMAGE;
@@ -44,6 +49,7 @@ bool vcpu_done, balloon_done;
 
 /* --- What outlives a worker: its page map ------------------------------------------ */
 mtype state = ABSENT;
+bool shared;		/* PAGE_F_SHARED */
 bool removal_kept;	/* an event of the last read that is not marked as applied */
 
 /* --- The worker --------------------------------------------------------------------- */
@@ -58,12 +64,21 @@ byte nr_ended;
 
 #define PAGE_T(from, event, to) :: state == from && what == event -> state = to
 
+/* page_step() */
 inline step(what, refused)
 {
 	d_step {
 		if
+		:: state == FILLING && what == MARK -> shared = true
+#ifndef WRONG_UNMARK_OF_ANOTHER
+		:: state == FILLING && what == UNMARK && shared
+#endif
+		:: else ->
+			shared = false;
+			if
 #include "common/page.def"
-		:: else -> result = refused
+			:: else -> result = refused
+			fi
 		fi
 	}
 }
@@ -100,7 +115,10 @@ inline fill_from_image()
 #ifdef WRONG_PRESENT_FIRST
 		step(FILLED, result);
 #endif
-		fill_with(IMAGE);
+		if
+		:: refusals < REFUSALS -> refusals++; result = AGAIN
+		:: fill_with(IMAGE)
+		fi;
 		if
 		:: result == DONE -> step(FILLED, result)
 		:: result == EXISTS ->
@@ -339,7 +357,11 @@ active proctype Vcpu()
 				assert(page == truth || (discarding && page == ZEROS));
 				truth = page;
 				visits++
-			:: page != NOTHING -> page = DATA; truth = DATA; visits++
+			:: page != NOTHING ->
+				assert(state != ABSENT);
+				page = DATA;
+				truth = DATA;
+				visits++
 			fi
 		}
 	:: visits < VISITS && page == NOTHING && !registered ->

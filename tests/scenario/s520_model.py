@@ -17,18 +17,22 @@ import vmm  # noqa: E402
 
 MODEL = os.path.join(vmm.TOP, "tests", "model", "page.pml")
 SAFE = ["-DVISITS=2", "-DDISCARDS=1", "-DKILLS=2"]
+# Fills that are refused for no reason double the states.
+SHORT = ["-DVISITS=2", "-DDISCARDS=1", "-DKILLS=0", "-DREFUSALS=1"]
 # Turns for everybody cost a state for each thread.
 FAIR = ["-DVISITS=1", "-DDISCARDS=1", "-DKILLS=1", "-DENDS"]
 WRONG_BYTES, WAITS, FOR_EVER = "assertion violated", "invalid end state", "acceptance cycle"
-# What is wrong, and what the model must say of it.
+# What is wrong, what the model must say of it, and of which histories.
 WRONG = [
-    ("PRESENT_FIRST", "present is marked before the page is there", WRONG_BYTES),
-    ("FAULT_FIRST", "a fault is answered before the removal of its batch is applied", WRONG_BYTES),
-    ("NO_LOCK", "the background copies without the copy lock", WRONG_BYTES),
-    ("FORGET_FIRST", "an event is forgotten before it is applied", WRONG_BYTES),
-    ("NO_WAKE_OF_ADOPTED", "who adopts wakes nobody", WAITS),
-    ("NO_WAKE_AFTER_UNREGISTER", "who begins to wait as the range goes is not woken", WAITS),
-    ("BLIND_RETRY", "a fill is tried again and no event is read", FOR_EVER),
+    ("PRESENT_FIRST", "present is marked before the page is there", WRONG_BYTES, SAFE),
+    ("FAULT_FIRST", "a fault is answered before the removal of its batch is applied", WRONG_BYTES, SAFE),
+    ("NO_LOCK", "the background copies without the copy lock", WRONG_BYTES, SAFE),
+    ("FORGET_FIRST", "an event is forgotten before it is applied", WRONG_BYTES, SAFE),
+    ("NO_WAKE_OF_ADOPTED", "who adopts wakes nobody", WAITS, SAFE),
+    ("NO_WAKE_AFTER_UNREGISTER", "who begins to wait as the range goes is not woken", WAITS, SAFE),
+    ("UNMARK_OF_ANOTHER", "who fills in vain calls absent what another is filling", WRONG_BYTES,
+     SHORT),
+    ("BLIND_RETRY", "a fill is tried again and no event is read", FOR_EVER, FAIR),
 ]
 
 
@@ -66,9 +70,8 @@ def holds(what, defines, is_fair):
     return wrong is None and states > 1000, "%s, in %d states" % (what, states), said
 
 
-def notices(name, what, want):
-    is_fair = want == FOR_EVER
-    wrong, _, said = search((FAIR if is_fair else SAFE) + ["-DWRONG_" + name], is_fair)
+def notices(name, what, want, defines):
+    wrong, _, said = search(defines + ["-DWRONG_" + name], defines is FAIR)
     return wrong == want, "noticed: %s: %s" % (what, want), said
 
 
@@ -76,6 +79,7 @@ def model():
     if not shutil.which("spin"):
         raise tap.Skip("spin is not installed")
     jobs = [(holds, "no wrong byte and nobody who waits for ever, whoever dies when", SAFE, False),
+            (holds, "nor where fills are refused", SHORT, False),
             (holds, "with turns for everybody each history ends", FAIR, True)]
     jobs += [(notices,) + row for row in WRONG]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:

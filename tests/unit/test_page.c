@@ -54,11 +54,18 @@ test_pair(int state, int event, uint8_t flags)
 	/* What was written to a removed page is gone. */
 	if (event == PAGE_EV_REMOVE)
 		kept &= (uint8_t) ~(PAGE_F_DIRTY | PAGE_F_TAKEN);
+	/* Two that fill it: see test_shared(). */
+	if (state == F && event == PAGE_EV_MARK)
+		kept |= PAGE_F_SHARED;
+	else if (state == F && event == PAGE_EV_UNMARK && (flags & PAGE_F_SHARED) != 0)
+		want = F;
+	else if (want != NO)
+		kept &= (uint8_t)~PAGE_F_SHARED;
 	atomic_store(&cells[7], (uint8_t)state | flags);
 	atomic_store(&cells[6], 0);
 	atomic_store(&cells[8], 0);
 	applied = page_step(&map, 7, (enum page_event)event);
-	ok(page_next((enum page_state)state, (enum page_event)event) == want &&
+	ok(page_next((enum page_state)state, (enum page_event)event) == expected[state][event] &&
 		applied == (want != NO) &&
 		atomic_load(&cells[7]) == ((uint8_t)(want == NO ? state : want) | kept) &&
 		atomic_load(&cells[6]) == 0 && atomic_load(&cells[8]) == 0,
@@ -98,7 +105,9 @@ test_dirty(void)
 		atomic_store(&cells[0], (uint8_t)state);
 		ok(page_step_dirty(&map, 0, PAGE_EV_MARK) == (want != NO) &&
 			atomic_load(&cells[0]) ==
-			    (want == NO ? (uint8_t)state : ((uint8_t)want | PAGE_F_DIRTY)),
+			    (want == NO		 ? (uint8_t)state
+				    : state == F ? (F | PAGE_F_DIRTY | PAGE_F_SHARED)
+						 : ((uint8_t)want | PAGE_F_DIRTY)),
 		    "%s marked to be filled and written", page_state_name((enum page_state)state));
 	}
 	atomic_store(&cells[0], PAGE_PRESENT | PAGE_F_BACKGROUND);
@@ -112,6 +121,25 @@ test_dirty(void)
 	    "what is not dirty is not taken");
 	page_clear_flag(&map, 0, PAGE_F_TAKEN);
 	is_int(atomic_load(&cells[0]), PAGE_PRESENT | PAGE_F_BACKGROUND, "confirmed");
+}
+
+/* Nobody who fills in vain may call absent what another is filling: when that one dies after its
+ * ioctl, the guest has the page and may have written to it. */
+static void
+test_shared(void)
+{
+	atomic_store(&cells[0], PAGE_ABSENT);
+	page_step(&map, 0, PAGE_EV_MARK);
+	page_step(&map, 0, PAGE_EV_UNMARK);
+	is_int(atomic_load(&cells[0]), A, "one fills in vain: absent");
+	page_step(&map, 0, PAGE_EV_MARK);
+	page_step(&map, 0, PAGE_EV_MARK);
+	ok(page_step(&map, 0, PAGE_EV_UNMARK), "two fill, one of them in vain");
+	is_int(page_get(&map, 0), F, "still filling");
+	ok(page_step(&map, 0, PAGE_EV_UNMARK), "the other too");
+	is_int(page_get(&map, 0), F, "filling: the kernel knows");
+	page_step(&map, 0, PAGE_EV_FILLED);
+	is_int(atomic_load(&cells[0]), P, "filled: nothing of that is left");
 }
 
 static void
@@ -168,6 +196,7 @@ main(void)
 	test_pairs();
 	test_background();
 	test_dirty();
+	test_shared();
 	test_fillable();
 	test_two_writers();
 	return done();
