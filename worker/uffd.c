@@ -31,7 +31,6 @@ classify(int error)
 	case EEXIST:
 		return UFFD_EXISTS;
 	case ESRCH:
-	case ENOSPC: /* Linux 4.11 to 4.13 */
 		return UFFD_GONE;
 	case ENOENT:
 		return UFFD_NO_RANGE;
