@@ -48,8 +48,25 @@ find_kind(int fd)
 	return IMAGE_SLOW;
 }
 
+static uint64_t
+nanos(struct timespec t)
+{
+	return t.tv_sec < 0 ? 0 : (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+/* Where the answer does not wait for storage; 0 otherwise. */
+static uint64_t
+ctime_of(int fd, bool is_patient)
+{
+	struct stat st;
+
+	return !is_patient && fstat(fd, &st) == 0 ? nanos(st.st_ctim) : 0;
+}
+
+/* Not one that was rewritten since, whose holes are known no more: a time of modification can be
+ * set, and is where images are made reproducible. */
 static struct image *
-find_open(struct pager *pager, const struct image_name *name, uint64_t bytes)
+find_open(struct pager *pager, int fd, const struct image_name *name, uint64_t bytes)
 {
 	struct list *pos;
 
@@ -57,7 +74,8 @@ find_open(struct pager *pager, const struct image_name *name, uint64_t bytes)
 		struct image *image = list_entry(pos, struct image, link);
 
 		if (image->name.dev == name->dev && image->name.ino == name->ino &&
-		    image->bytes == bytes && image->name.mtime_ns == name->mtime_ns)
+		    image->bytes == bytes && image->name.mtime_ns == name->mtime_ns &&
+		    image->ctime_ns == ctime_of(fd, image->is_patient))
 			return image;
 	}
 	return NULL;
@@ -113,6 +131,7 @@ open_new(struct pager *pager, int fd, const struct image_name *name, uint64_t by
 	atomic_init(&image->kind, find_kind(fd));
 	/* Only what lives in memory has seals. */
 	image->is_patient = atomic_load(&image->kind) == IMAGE_SLOW && fcntl(fd, F_GET_SEALS) < 0;
+	image->ctime_ns = ctime_of(fd, image->is_patient);
 	atomic_init(&image->has_answered, name->is_new);
 	init_locks(image);
 	image->fd = fd;
@@ -127,12 +146,6 @@ open_new(struct pager *pager, int fd, const struct image_name *name, uint64_t by
 	pthread_detach(indexer);
 	list_add(&pager->images, &image->link);
 	return image;
-}
-
-static uint64_t
-nanos(struct timespec t)
-{
-	return t.tv_sec < 0 ? 0 : (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
 int
@@ -152,7 +165,7 @@ image_get(
 		found.mtime_ns = nanos(st.st_mtim);
 		name = &found;
 	}
-	image = find_open(pager, name, bytes);
+	image = find_open(pager, fd, name, bytes);
 	if (image == NULL) {
 		image = open_new(pager, fd, name, bytes, &error);
 		if (image == NULL)

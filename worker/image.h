@@ -57,7 +57,8 @@ struct image {
 	/* The sessions as one, and the indexer, which may wait for storage: the last frees. */
 	_Atomic unsigned holders;
 	struct image_name name;
-	int fd;		  /* owned */
+	uint64_t ctime_ns; /* when it was opened; 0 where that may wait for storage */
+	int fd;		   /* owned */
 	uint64_t bytes;	  /* when it was opened; offsets beyond it, up to a whole page, are zeros */
 	_Atomic int kind; /* enum image_kind; slow until the indexer knows, and when cut */
 	_Atomic uint64_t looked_ns; /* when the size of an image in memory was looked at */

@@ -301,6 +301,33 @@ test_shared(void)
 	ok(list_is_empty(&pager.images), "the last one does");
 }
 
+/* Its size and its time of modification as before: what was a hole holds data now. */
+static void
+test_rewritten(const char *directory, const char *name)
+{
+	int fd = rig_file(directory, 2), again = fd_dup(fd);
+	struct image *image, *rewritten;
+	struct timespec times[2];
+
+	rig_cut(fd, 4 * RIG_PAGE);
+	image = open_indexed(fd, 4 * RIG_PAGE);
+	ok(hole_is(image, 2, 2, 2), "%s: a hole", name);
+	put_page(fd, 3);
+	times[0] = times[1] = (struct timespec){
+	    .tv_sec = (time_t)(image->name.mtime_ns / NS_PER_S),
+	    .tv_nsec = (long)(image->name.mtime_ns % NS_PER_S),
+	};
+	futimens(fd, times);
+	rewritten = open_indexed(again, 4 * RIG_PAGE);
+	ok(image->name.mtime_ns == rewritten->name.mtime_ns &&
+		image->name.ino == rewritten->name.ino,
+	    "%s: rewritten under its old time", name);
+	ok(hole_is(rewritten, 2, 1, 1) && data_is(rewritten, 3, 1, 1), "%s: its holes are new",
+	    name);
+	image_put(rewritten);
+	image_put(image);
+}
+
 /* The control thread must not wait for an indexer that waits for storage; here it waits
  * for this test. */
 static void
@@ -353,6 +380,7 @@ main(void)
 	test_truncated_before_the_index(NULL, "in memory");
 	test_memory_kind();
 	test_shared();
+	test_rewritten(NULL, "in memory");
 	test_slow_index();
 	test_refused();
 	if (disk) {
@@ -361,6 +389,7 @@ main(void)
 		test_truncated(DISK, "on disk");
 		test_peek_truncated(DISK, "on disk");
 		test_truncated_before_the_index(DISK, "on disk");
+		test_rewritten(DISK, "on disk");
 		test_cold();
 	} else {
 		skip(1, "%s is not on a disk", DISK);
