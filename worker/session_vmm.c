@@ -87,6 +87,11 @@ accept_handshake(struct session *s)
 	int r;
 
 	region_table_init(&s->regions, h->regions, h->nr_regions);
+	if (region_find(&s->regions, UFFD_ASKED_ADDR) != NULL) {
+		ev_io_stop(s->pager->loop, &s->reading);
+		refuse(s, "guest memory at 0x10000, the one page that cannot be served");
+		return;
+	}
 	s->uffd = fd_take(&h->fds[0]);
 	if (was_served)
 		recover(s);

@@ -9,9 +9,7 @@
 
 #include "common/fault.h"
 
-/* Above mmap_min_addr on every configuration we know and below every mapping of a VMM. */
-#define UNMAPPED_ADDR UINT64_C(0x10000)
-#define UNMAPPED_LEN  UINT64_C(4096)
+#define ASKED_LEN UINT64_C(4096)
 
 /* Headers before Linux 6.6 have neither. */
 struct poison {
@@ -207,7 +205,7 @@ uffd_is_quiet(int fd)
 {
 	int64_t done;
 
-	return zero_once(fd, UNMAPPED_ADDR, UNMAPPED_LEN, &done) != EAGAIN;
+	return zero_once(fd, UFFD_ASKED_ADDR, ASKED_LEN, &done) != EAGAIN;
 }
 
 bool
@@ -215,5 +213,5 @@ uffd_is_alive(int fd)
 {
 	int64_t done;
 
-	return zero_once(fd, UNMAPPED_ADDR, UNMAPPED_LEN, &done) != ESRCH;
+	return zero_once(fd, UFFD_ASKED_ADDR, ASKED_LEN, &done) != ESRCH;
 }

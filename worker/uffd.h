@@ -10,6 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The page that uffd_is_quiet() and uffd_is_alive() ask the kernel to fill: above mmap_min_addr on
+ * every configuration we know and below every mapping of a VMM.  Where it is registered, it gets
+ * zeros. */
+#define UFFD_ASKED_ADDR UINT64_C(0x10000)
+
 enum uffd_result {
 	UFFD_DONE,	 /* all of it */
 	UFFD_EXISTS,	 /* the page after what was done is there; nobody was woken for it */
