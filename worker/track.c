@@ -7,14 +7,15 @@
 #include "worker/session.h"
 #include "worker/uffd.h"
 
-/* A VMM registers each of its regions in the same way, or gets what it had without. */
+/* All of it: what is filled with a protection that the kernel does not know there is refused for
+ * ever. */
 static bool
 is_protectable(const struct session *s)
 {
 	for (uint32_t i = 0; i < s->regions.nr; i++) {
 		const struct region *r = &s->regions.rows[i];
 
-		if (!uffd_is_protectable(s->uffd, r->host_addr, r->page_bytes))
+		if (!uffd_is_protectable(s->uffd, r->host_addr, r->size_bytes))
 			return false;
 	}
 	return true;
@@ -55,7 +56,9 @@ track_begin(struct session *s)
 void
 track_resume(struct session *s)
 {
-	s->is_tracked = atomic_load(&pagemap_track(&s->map)->tracking) == PAGEMAP_TRACKED;
+	/* Where tracking was lost some of the memory may still be protected: what is not known any
+	 * more matters to a picture, how a page is filled does not change. */
+	s->is_tracked = atomic_load(&pagemap_track(&s->map)->tracking) != PAGEMAP_UNTRACKED;
 }
 
 void

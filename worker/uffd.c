@@ -155,9 +155,9 @@ uffd_protect(int fd, uint64_t start, uint64_t bytes, bool protect, int *ret_erro
 
 /* ENOENT where it is not.  A removal under way hides the answer: then no. */
 bool
-uffd_is_protectable(int fd, uint64_t page, uint64_t bytes)
+uffd_is_protectable(int fd, uint64_t start, uint64_t bytes)
 {
-	return protect_once(fd, page, bytes, UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == 0;
+	return protect_once(fd, start, bytes, UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == 0;
 }
 
 int

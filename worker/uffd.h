@@ -44,8 +44,9 @@ enum uffd_result uffd_fill_protected(
  * waits for that.  *ret_error is the positive errno behind a result that is not done. */
 enum uffd_result uffd_protect(int fd, uint64_t start, uint64_t bytes, bool protect, int *ret_error);
 
-/* Whether the VMM has registered the page for write protection, too.  Its protection is lifted. */
-bool uffd_is_protectable(int fd, uint64_t page, uint64_t bytes);
+/* Whether the VMM has registered all of the range for write protection, too.  Its protection is
+ * lifted.  Before Linux 6.4 the answer is no, too, where the range is more than one mapping. */
+bool uffd_is_protectable(int fd, uint64_t start, uint64_t bytes);
 
 /* Makes the range poison: who touches it gets SIGBUS, and with wakes who waits there does.  A
  * later fill heals it.  UFFD_FAILED with EINVAL where the kernel (before Linux 6.6) cannot. */

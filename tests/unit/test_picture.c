@@ -4,8 +4,10 @@
 #include "worker/picture.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/fd.h"
@@ -18,6 +20,8 @@
 #include "worker/uffd.h"
 
 #define NR_PAGES 16U
+
+#define FEATURE_WP_UNPOPULATED (UINT64_C(1) << 13) /* Linux 6.4 */
 
 static struct rig rig;
 static unsigned char image[NR_PAGES * RIG_PAGE];
@@ -290,6 +294,67 @@ test_lost(void)
 	close_tracked();
 }
 
+/* Half of it for write protection, too.  A page of the rest that is filled with one is refused. */
+static void
+test_in_part(void)
+{
+	struct uffdio_register reg = {
+	    .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP};
+	struct guest guest;
+
+	rig_open(&rig, NR_PAGES);
+	reg.range.start = (uintptr_t)rig.memory;
+	reg.range.len = NR_PAGES / 2 * RIG_PAGE;
+	if (ioctl(rig.session.uffd, UFFDIO_REGISTER, &reg) < 0)
+		abort();
+	track_begin(&rig.session);
+	ok(!rig.session.is_tracked, "memory that is registered for both in part: not tracked");
+	rig_image(&rig, rig_file(NULL, NR_PAGES), NR_PAGES * RIG_PAGE);
+	rig_serve(&rig);
+	guest_touch(&guest, guest_page(NR_PAGES - 1));
+	is_int(guest_join(&guest), rig_byte(NR_PAGES - 1), "the other part is served");
+	guest_touch(&guest, guest_page(1));
+	is_int(guest_join(&guest), rig_byte(1), "and so is this one");
+	rig_close(&rig);
+}
+
+/* A session whose completion has failed and whose worker has died since: its pages are as protected
+ * as they were.  Where the kernel remembers that of a page which is not there it takes no zero
+ * page, and says that there is one. */
+static void
+test_lost_and_adopted(void)
+{
+	struct uffdio_api api = {
+	    .api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE | FEATURE_WP_UNPOPULATED};
+	struct uffdio_register reg = {
+	    .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP};
+	struct guest guest;
+	int error = 0;
+
+	rig_open(&rig, NR_PAGES);
+	fd_closep(&rig.session.uffd);
+	rig.session.uffd =
+	    (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	reg.range.start = (uintptr_t)rig.memory;
+	reg.range.len = NR_PAGES * RIG_PAGE;
+	if (ioctl(rig.session.uffd, UFFDIO_API, &api) < 0 ||
+	    ioctl(rig.session.uffd, UFFDIO_REGISTER, &reg) < 0) {
+		skip(1, "no protection of what is not there before Linux 6.4");
+		rig_close(&rig);
+		return;
+	}
+	track_begin(&rig.session);
+	is_int(uffd_protect(rig.session.uffd, reg.range.start, reg.range.len, true, &error),
+	    UFFD_DONE, "memory that is protected before it is there");
+	track_lose(&rig.session);
+	track_resume(&rig.session);
+	page_step(&rig.session.map, 3, PAGE_EV_REMOVE);
+	rig_serve(&rig);
+	guest_touch(&guest, guest_page(3));
+	is_int(guest_join(&guest), 0, "tracked once: a removed page comes, as zeros");
+	rig_close(&rig);
+}
+
 /* The fault thread fills without the copy lock: what it has begun is waited for. */
 static void
 test_waits(void)
@@ -374,7 +439,9 @@ main(void)
 	test_again();
 	test_says();
 	test_protects();
+	test_in_part();
 	test_lost();
+	test_lost_and_adopted();
 	test_waits();
 	test_removal();
 	test_refused();
