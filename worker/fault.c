@@ -323,6 +323,11 @@ answer(struct fault_thread *t, uint64_t addr)
 		not_filled(t, &page, result, fill.error);
 		return;
 	}
+	if ((t->flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0) {
+		result = fill_map(s, &page, &fill);
+		not_filled(t, &page, result, fill.error);
+		return;
+	}
 	if (page_is_fillable(page_get(&s->map, run_map(&page)))) {
 		answer_from_image(t, &page);
 		return;

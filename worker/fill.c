@@ -272,6 +272,32 @@ fill_again(struct session *s, const struct run *page, struct fill *ret)
 	return result_of(result);
 }
 
+/* The file may have been written to by others: nobody knows what is there, and a death before the
+ * last mark leaves it filling.  A removed page is back as one that was filled with zeros is. */
+enum fill_result
+fill_map(struct session *s, const struct run *page, struct fill *ret)
+{
+	uint64_t page_bytes = page->region->page_bytes;
+	enum uffd_result result;
+	int error;
+
+	if (s->is_tracked || page_get(&s->map, run_map(page)) == PAGE_REMOVED)
+		page_set_flag(&s->map, run_map(page), PAGE_F_DIRTY);
+	page_step(&s->map, run_map(page), PAGE_EV_MARK);
+	result = uffd_map(s->uffd, run_host(page), page_bytes, &error);
+	*ret = (struct fill){.error = error};
+	if (result == UFFD_BAD_SOURCE)
+		return FILL_STALE;
+	if (result_of(result) != FILL_DONE)
+		return result_of(result);
+	settle(s, run_map(page), 1, FILL_FOR_FAULT);
+	page_step(&s->map, run_map(page), PAGE_EV_ZEROED);
+	if (result == UFFD_EXISTS)
+		maybe_exists(s, page, FILL_FOR_FAULT);
+	ret->nr_done = 1;
+	return FILL_DONE;
+}
+
 /* Under the copy lock as a fill is, for the same reason: a removal that has been read is in the
  * map, and one that has not been read makes the kernel refuse.  So no page is poisoned whose
  * bytes the guest has thrown away. */

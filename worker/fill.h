@@ -52,6 +52,10 @@ void fill_hole(struct session *s, const struct run *run);
 /* Answers a missing fault on a page that was populated or removed before: zeros. */
 enum fill_result fill_again(struct session *s, const struct run *page, struct fill *ret);
 
+/* Answers a fault on a page that is not missing but not mapped: the VMM's memory file has it, and
+ * the VMM wants to be told of that, too.  It is present from now on, whoever has put it there. */
+enum fill_result fill_map(struct session *s, const struct run *page, struct fill *ret);
+
 /* Answers a write fault on a page that is protected: it is dirty from now on. */
 enum fill_result fill_allow_write(struct session *s, const struct run *page, struct fill *ret);
 

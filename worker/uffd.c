@@ -153,6 +153,15 @@ uffd_protect(int fd, uint64_t start, uint64_t bytes, bool protect, int *ret_erro
 	return *ret_error == 0 ? UFFD_DONE : classify(*ret_error);
 }
 
+enum uffd_result
+uffd_map(int fd, uint64_t page, uint64_t bytes, int *ret_error)
+{
+	struct uffdio_continue op = {.range = {page, bytes}, .mapped = 0};
+
+	*ret_error = ioctl(fd, UFFDIO_CONTINUE, &op) < 0 ? errno : 0;
+	return *ret_error == 0 ? UFFD_DONE : classify(*ret_error);
+}
+
 /* ENOENT where it is not.  A removal under way hides the answer: then no. */
 bool
 uffd_is_protectable(int fd, uint64_t start, uint64_t bytes)

@@ -44,6 +44,10 @@ enum uffd_result uffd_fill_protected(
  * waits for that.  *ret_error is the positive errno behind a result that is not done. */
 enum uffd_result uffd_protect(int fd, uint64_t start, uint64_t bytes, bool protect, int *ret_error);
 
+/* Maps a page that the VMM's memory file holds and wakes who waits for that.  UFFD_BAD_SOURCE: the
+ * file holds none.  *ret_error as above. */
+enum uffd_result uffd_map(int fd, uint64_t page, uint64_t bytes, int *ret_error);
+
 /* Whether the VMM has registered all of the range for write protection, too.  Its protection is
  * lifted.  Before Linux 6.4 the answer is no, too, where the range is more than one mapping. */
 bool uffd_is_protectable(int fd, uint64_t start, uint64_t bytes);

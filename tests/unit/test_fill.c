@@ -4,10 +4,12 @@
 #include "worker/fill.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -418,6 +420,55 @@ test_background(void)
 	rig_close(&rig);
 }
 
+/* Memory of a file, which somebody else has written to.  Missing pages of it come as ever. */
+static void
+test_map(void)
+{
+	struct uffdio_api api = {
+	    .api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_MINOR_SHMEM};
+	struct uffdio_register reg = {
+	    .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR};
+	int fd = rig_file(NULL, 0);
+	struct guest guest;
+
+	rig_open(&rig, NR_PAGES);
+	fd_closep(&rig.session.uffd);
+	rig.session.uffd =
+	    (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	rig_cut(fd, sizeof(image));
+	ok(mmap(rig.memory, sizeof(image), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+		rig.memory,
+	    "memory that is a file");
+	reg.range.start = (uintptr_t)rig.memory;
+	reg.range.len = sizeof(image);
+	if (ioctl(rig.session.uffd, UFFDIO_API, &api) < 0 ||
+	    ioctl(rig.session.uffd, UFFDIO_REGISTER, &reg) < 0) {
+		skip(1, "no minor faults of such memory before Linux 5.14");
+		rig_close(&rig);
+		close(fd);
+		return;
+	}
+	rig_image(&rig, rig_file(NULL, NR_PAGES), sizeof(image));
+	if (pwrite(fd, source(5), RIG_PAGE, 3 * RIG_PAGE) != RIG_PAGE)
+		ok(false, "write to the file");
+	page_step(&rig.session.map, 6, PAGE_EV_REMOVE);
+	if (pwrite(fd, source(7), RIG_PAGE, 6 * RIG_PAGE) != RIG_PAGE)
+		ok(false, "write to the file");
+	rig_serve(&rig);
+	guest_touch(&guest, guest_page(3));
+	is_int(guest_join(&guest), rig_byte(5), "a page that was written to by another");
+	guest_touch(&guest, guest_page(6));
+	is_int(guest_join(&guest), rig_byte(7), "one that was removed before");
+	guest_touch(&guest, guest_page(0));
+	is_int(guest_join(&guest), rig_byte(0), "one that is missing has the image's bytes");
+	rig_stop(&rig);
+	ok(rig_state(&rig, 3) == PAGE_PRESENT && rig_state(&rig, 6) == PAGE_PRESENT &&
+		rig_state(&rig, 0) == PAGE_PRESENT,
+	    "all are present");
+	rig_close(&rig);
+	close(fd);
+}
+
 /* A worker that is killed at a fault point inside a fill.  It fills this process's memory:
  * a userfaultfd acts on the memory of whoever made it. */
 static void
@@ -537,6 +588,7 @@ main(void)
 	test_again_exists();
 	test_again_pending();
 	test_background();
+	test_map();
 	test_dead_before_the_ioctl();
 	test_dead_after_the_ioctl();
 	test_dead_then_refused();
