@@ -287,7 +287,8 @@ def target_dies():
 
 
 def target_always_dies():
-    new, pager = two_versions(worker_fault=";" + 20 * "ADOPT_SESSION:0!crash;")
+    # Three crashes make it suspect, and one more on its trial is enough.
+    new, pager = two_versions(worker_fault=";" + 4 * "ADOPT_SESSION:0!crash;")
     with pager:
         image = pager.image(size="4M", seed=6)
         with pager.restore(image, "a") as guest:
