@@ -139,6 +139,7 @@ struct session {
 	ev_io vmm_watch;	     /* vmm_pidfd */
 	ev_io accepting;	     /* listener */
 	ev_timer accept_again;	     /* when that could not be done */
+	bool accept_failed;	     /* and that was said */
 	ev_timer deadline;	     /* one for each state that has one */
 	ev_timer trial;		     /* while it is on trial and served */
 	struct list waits;	     /* of struct session_wait.link */

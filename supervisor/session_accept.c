@@ -24,11 +24,16 @@ is_ours_to_accept(const struct session *session)
 		(session->child->sandbox & IPC_CAN_BE_CONNECTED) != 0);
 }
 
+/* What waits in the socket keeps it readable: to go on polling it would be to spin.  So does a
+ * worker that has shut it down, and then there is never anything in it. */
 static void
 try_again_later(struct session *session, int error)
 {
-	session_log(session, LOG_LEVEL_WARNING, "its VMM cannot be passed on now: %s; tried again",
-	    strerror(error));
+	if (!session->accept_failed && error != EAGAIN)
+		session_log(session, LOG_LEVEL_WARNING,
+		    "its VMM cannot be passed on now: %s; tried again until it can",
+		    strerror(error));
+	session->accept_failed |= error != EAGAIN;
 	ev_io_stop(session->sup->loop, &session->accepting);
 	ev_timer_stop(session->sup->loop, &session->accept_again);
 	ev_timer_set(&session->accept_again, AGAIN_S, 0.);
@@ -42,6 +47,8 @@ pass_on(struct session *session)
 
 	if (session_lacks_resources(r))
 		try_again_later(session, -r);
+	else
+		session->accept_failed = false;
 }
 
 static void
@@ -54,7 +61,7 @@ on_knock(struct ev_loop *loop, ev_io *w, int revents)
 	(void)loop;
 	(void)revents;
 	if (fd < 0) {
-		if (session_lacks_resources(-errno) || errno == ENOBUFS)
+		if (errno != EINTR)
 			try_again_later(session, errno);
 		return;
 	}
@@ -100,7 +107,7 @@ session_accept_watch(struct session *session)
 		ev_io_stop(loop, &session->accepting);
 		return;
 	}
-	if (ev_is_active(&session->accepting))
+	if (ev_is_active(&session->accepting) || ev_is_active(&session->accept_again))
 		return;
 	ev_io_set(&session->accepting, session->listener, EV_READ);
 	ev_io_start(loop, &session->accepting);

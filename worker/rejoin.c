@@ -367,11 +367,16 @@ static void
 on_knock(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct pager *pager = w->data;
-	int fd = accept4(pager->rendezvous, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = acceptor_take(&pager->rejoin.knocking, loop);
 
 	(void)revents;
-	if (fd < 0)
+	if (fd < 0) {
+		if (fd != -EAGAIN)
+			log_warning("a supervisor cannot be let in now: %s; tried again until it "
+				    "can, sessions=%u are served on",
+			    strerror(-fd), pager->nr_sessions);
 		return;
+	}
 	if (!is_supervisor(pager, fd)) {
 		close(fd);
 		return;
@@ -398,7 +403,6 @@ rejoin_init(struct pager *pager)
 	list_init(&rejoin->endings);
 	ev_timer_init(&rejoin->look_round, on_look_round, 0., LOOK_ROUND_S);
 	rejoin->look_round.data = pager;
-	ev_init(&rejoin->knocking, on_knock);
 }
 
 void
@@ -417,9 +421,8 @@ rejoin_start(struct pager *pager, int link_fd)
 	}
 	rejoin->supervisor_uid = cred.uid;
 	fd_set_nonblock(pager->rendezvous, true);
-	ev_io_set(&rejoin->knocking, pager->rendezvous, EV_READ);
-	rejoin->knocking.data = pager;
-	ev_io_start(pager->loop, &rejoin->knocking);
+	acceptor_init(&rejoin->knocking, pager->rendezvous, on_knock, pager);
+	acceptor_start(&rejoin->knocking, pager->loop);
 }
 
 void
@@ -427,7 +430,7 @@ rejoin_fini(struct pager *pager)
 {
 	struct rejoin *rejoin = &pager->rejoin;
 
-	ev_io_stop(pager->loop, &rejoin->knocking);
+	acceptor_stop(&rejoin->knocking, pager->loop);
 	ev_timer_stop(pager->loop, &rejoin->look_round);
 	while (!list_is_empty(&rejoin->endings))
 		drop(rejoin, list_entry(rejoin->endings.next, struct ending, link));

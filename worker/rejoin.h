@@ -15,14 +15,15 @@
 
 #include "common/list.h"
 #include "common/log.h"
+#include "worker/acceptor.h"
 
 struct ipc_inventory;
 struct pager;
 struct session;
 
 struct rejoin {
-	ev_io knocking;	     /* the rendezvous socket */
-	ev_timer look_round; /* while no supervisor watches the VMMs */
+	struct acceptor knocking; /* the rendezvous socket */
+	ev_timer look_round;	  /* while no supervisor watches the VMMs */
 	uid_t supervisor_uid;
 	bool is_telling; /* an inventory is under way */
 	uint32_t telling_seq;

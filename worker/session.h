@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "common/pagemap.h"
 #include "ipc/message.h"
+#include "worker/acceptor.h"
 #include "worker/cluster.h"
 #include "worker/copylock.h"
 #include "worker/iolane.h"
@@ -78,7 +79,7 @@ struct session {
 	int uffd;	       /* owned; -1 */
 	int map_fd;	       /* owned; of the page map, for a supervisor that asks; -1 */
 	_Atomic int fault_tid; /* the fault thread, for the signal that ends its wait; 0: none */
-	ev_io accepting;
+	struct acceptor accepting;
 	ev_io reading;
 	struct handshake *handshake;	/* owned while it runs */
 	int arrivals;			/* owned, while the connection is looked at; -1 */

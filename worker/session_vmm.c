@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -301,7 +302,7 @@ session_vmm_wake(struct session *s)
 void
 session_vmm_stop(struct session *s)
 {
-	ev_io_stop(s->pager->loop, &s->accepting);
+	acceptor_stop(&s->accepting, s->pager->loop);
 	ev_io_stop(s->pager->loop, &s->reading);
 	stop_looking(s);
 	forget_handshake(s);
@@ -310,7 +311,7 @@ session_vmm_stop(struct session *s)
 void
 session_vmm_pause(struct session *s)
 {
-	ev_io_stop(s->pager->loop, &s->accepting);
+	acceptor_stop(&s->accepting, s->pager->loop);
 	if (s->state != SESSION_HANDSHAKE)
 		return;
 	ev_io_stop(s->pager->loop, &s->reading);
@@ -325,7 +326,7 @@ session_vmm_accept(struct session *s)
 	bool waits = s->state == SESSION_LISTENING && (s->flags & IPC_SESSION_CONNECTS) == 0;
 
 	if (s->listener >= 0 && (waits || s->state == SESSION_HANDSHAKE))
-		ev_io_start(s->pager->loop, &s->accepting);
+		acceptor_start(&s->accepting, s->pager->loop);
 }
 
 void
@@ -352,12 +353,16 @@ static void
 on_connection(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct session *s = w->data;
-	int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = acceptor_take(&s->accepting, loop);
 
-	(void)loop;
 	(void)revents;
-	if (fd < 0)
+	if (fd < 0) {
+		if (fd != -EAGAIN)
+			session_log(s, LOG_LEVEL_WARNING,
+			    "its VMM cannot be let in now: %s; tried again until it can",
+			    strerror(-fd));
 		return;
+	}
 	if (s->state != SESSION_LISTENING) {
 		log_limited(&s->second_limit, LOG_LEVEL_WARNING,
 		    "session %llu %s: second connection refused", (unsigned long long)s->number,
@@ -373,7 +378,6 @@ void
 session_vmm_listen(struct session *s)
 {
 	fd_set_nonblock(s->listener, true);
-	ev_io_init(&s->accepting, on_connection, s->listener, EV_READ);
-	s->accepting.data = s;
+	acceptor_init(&s->accepting, s->listener, on_connection, s);
 	session_vmm_accept(s);
 }

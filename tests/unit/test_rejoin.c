@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "common/fd.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/worker_rig.h"
+#include "worker/session_vmm.h"
 
 #define MANY	    600U
 #define IMAGE_BYTES 65536U
@@ -335,11 +337,66 @@ test_draining(void)
 	far_ask(80);
 }
 
+/* Every descriptor below the limit is taken.  Returns the limit that was. */
+static struct rlimit
+take_fds(void)
+{
+	struct rlimit old, low;
+	int next = fd_dup(STDIN_FILENO);
+
+	if (next < 0 || getrlimit(RLIMIT_NOFILE, &old) < 0)
+		abort();
+	low = old;
+	low.rlim_cur = (rlim_t)next;
+	fd_closep(&next);
+	if (setrlimit(RLIMIT_NOFILE, &low) < 0)
+		abort();
+	return old;
+}
+
+/* Who connects stays in the backlog, so the socket is readable all the time. */
+static void
+test_no_descriptors(void)
+{
+	char path[96];
+	struct rlimit old;
+	int vmm, knock;
+
+	open_waiting(5);
+	session_path(path, 5);
+	struct session *s = session_find(&pager, 5);
+	vmm = socket_at(path, SOCK_STREAM, false);
+	old = take_fds();
+	turns(20);
+	is_int(s->state, SESSION_LISTENING, "a worker without descriptors lets no VMM in");
+	ok(!ev_is_active(&s->accepting.io) && ev_is_active(&s->accepting.again),
+	    "and does not spin on it");
+	session_vmm_accept(s);
+	ok(!ev_is_active(&s->accepting.io), "whatever happens meanwhile");
+	setrlimit(RLIMIT_NOFILE, &old);
+	wait_for(far.nr[IPC_SESSION_CONNECTED] == 1);
+	ok(ev_is_active(&s->accepting.io), "then it listens again");
+
+	far_leave();
+	knock = socket_at(rendezvous_path, SOCK_SEQPACKET, false);
+	old = take_fds();
+	turns(20);
+	ok(!ev_is_active(&pager.rejoin.knocking.io) && !endpoint_is_open(&pager.link),
+	    "nor does it spin on a supervisor that it cannot let in");
+	setrlimit(RLIMIT_NOFILE, &old);
+	far_begin(knock);
+	wait_for(far.nr[IPC_HELLO] == 1);
+	far_ask(90);
+	is_int(far.nr[IPC_SESSION_HELD_CONNECTED], 1, "which it lets in later");
+	fd_closep(&vmm);
+	unlink(path);
+}
+
 int
 main(void)
 {
 	static void (*const tests[])(void) = {
-	    test_waiting, test_ended, test_untold, test_many, test_draining};
+	    test_waiting, test_ended, test_untold, test_many, test_draining, test_no_descriptors};
 	int old = fd_dup(STDERR_FILENO);
 
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {

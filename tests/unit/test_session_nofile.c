@@ -63,6 +63,55 @@ test_connection_without_descriptors(void)
 	life_drop(&life);
 }
 
+/* Its VMM waits in the socket, which is readable all the time. */
+static void
+test_accept_without_descriptors(void)
+{
+	struct life life = life_open(0, "h3");
+	struct rlimit old;
+	int fill[64];
+
+	life.worker->child.sandbox |= IPC_CAN_BE_CONNECTED;
+	session_accept_watch(life.session);
+	life.client = connect_to(life.session->socket_path);
+	ok(life.client >= 0, "a VMM connects");
+	old = leave_fds(fill, 0);
+	for (unsigned int i = 0; i < 20; i++)
+		ev_run(rig.sup.loop, EVRUN_NOWAIT);
+	ok(life.session->connection < 0, "and cannot be accepted");
+	ok(!ev_is_active(&life.session->accepting) && ev_is_active(&life.session->accept_again),
+	    "nobody spins on it");
+	session_accept_watch(life.session);
+	ok(!ev_is_active(&life.session->accepting), "whatever happens meanwhile");
+	setrlimit(RLIMIT_NOFILE, &old);
+	fd_close_all(fill, 64);
+	wait_for(life.session->connection >= 0);
+	ok(!life.session->accept_failed, "then it is");
+	struct far_message m = rig_take(life.worker, IPC_SESSION_CONNECT);
+	fd_close_all(m.fds, IPC_MAX_FDS);
+
+	session_close(life.session, SESSION_OUTCOME_CLOSED, "test");
+	life_answer_close(&life);
+	life_drop(&life);
+}
+
+/* A worker has the socket, too. */
+static void
+test_socket_shut_down(void)
+{
+	struct life life = life_open(0, "h4");
+
+	life.worker->child.sandbox |= IPC_CAN_BE_CONNECTED;
+	session_accept_watch(life.session);
+	ok(shutdown(life.listener, SHUT_RDWR) == 0, "a worker shuts the socket down");
+	for (unsigned int i = 0; i < 20; i++)
+		ev_run(rig.sup.loop, EVRUN_NOWAIT);
+	ok(!ev_is_active(&life.session->accepting), "nobody spins on it");
+	session_close(life.session, SESSION_OUTCOME_CLOSED, "test");
+	life_answer_close(&life);
+	life_drop(&life);
+}
+
 int
 main(void)
 {
@@ -72,6 +121,8 @@ main(void)
 	}
 	log_init("test_session_nofile", LOG_LEVEL_ERR);
 	rig_start();
+	test_accept_without_descriptors();
+	test_socket_shut_down();
 	test_connection_without_descriptors();
 	rig_stop();
 	return done();
