@@ -20,6 +20,7 @@
 #include "ipc/endpoint.h"
 #include "supervisor/child_fsm.h"
 
+struct fleet;
 struct supervisor;
 
 struct child {
@@ -116,6 +117,10 @@ void child_link_open(struct child *child, int fd);
 /* Watches the process and what it says. */
 void child_reap_start(struct child *child);
 void child_reap_stop(struct child *child);
+/* Reaps a child of ours, killed before it became a worker, that no descriptor tells the end of. */
+void child_reap_unwatched(struct fleet *fleet, pid_t pid);
+void child_reap_unwatched_init(struct fleet *fleet);
+void child_reap_unwatched_fini(struct fleet *fleet);
 /* SIGKILL, by pidfd: a process id could have been given to another process. */
 void child_kill(struct child *child);
 

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,6 +16,7 @@
 
 #include "common/exitcode.h"
 #include "common/fd.h"
+#include "common/xalloc.h"
 #include "supervisor/privs.h"
 #include "supervisor/supervisor.h"
 
@@ -238,6 +240,74 @@ child_reap_stop(struct child *child)
 		ev_io_stop(loop, &child->words);
 	fd_closep(&child->pidfd);
 	fd_closep(&child->words_fd);
+}
+
+/* --- Those without a descriptor --------------------------------------------------- */
+
+/* How often they are looked at: nothing else tells. */
+#define UNWATCHED_S 0.05
+
+struct unwatched {
+	struct list link; /* fleet.unwatched */
+	pid_t pid;
+};
+
+static void
+drop_unwatched(struct unwatched *process)
+{
+	list_remove(&process->link);
+	free(process);
+}
+
+static void
+reap_unwatched(struct fleet *fleet)
+{
+	struct list *pos, *tmp;
+
+	list_for_each_safe(pos, tmp, &fleet->unwatched) {
+		struct unwatched *process = list_entry(pos, struct unwatched, link);
+		siginfo_t info = {0};
+		int r = waitid(P_PID, (id_t)process->pid, &info, WEXITED | WNOHANG);
+
+		if ((r < 0 && errno != EINTR) || (r == 0 && info.si_pid != 0))
+			drop_unwatched(process);
+	}
+	if (list_is_empty(&fleet->unwatched))
+		ev_timer_stop(fleet->sup->loop, &fleet->reap_again);
+}
+
+static void
+on_reap_again(struct ev_loop *loop, ev_timer *w, int events)
+{
+	(void)loop;
+	(void)events;
+	reap_unwatched(w->data);
+}
+
+void
+child_reap_unwatched(struct fleet *fleet, pid_t pid)
+{
+	struct unwatched *process = xcalloc(1, sizeof(*process));
+
+	process->pid = pid;
+	list_add(&fleet->unwatched, &process->link);
+	ev_timer_again(fleet->sup->loop, &fleet->reap_again);
+}
+
+void
+child_reap_unwatched_init(struct fleet *fleet)
+{
+	list_init(&fleet->unwatched);
+	ev_timer_init(&fleet->reap_again, on_reap_again, 0., UNWATCHED_S);
+	fleet->reap_again.data = fleet;
+}
+
+void
+child_reap_unwatched_fini(struct fleet *fleet)
+{
+	ev_timer_stop(fleet->sup->loop, &fleet->reap_again);
+	while (!list_is_empty(&fleet->unwatched))
+		drop_unwatched(list_entry(fleet->unwatched.next, struct unwatched, link));
 }
 
 void

@@ -308,7 +308,29 @@ spawn_fini(struct spawn *spawn)
 	fd_close_all(spawn->report, 2);
 }
 
-/* Starts the process; pidfd is -1 only when there is none. */
+/* The process is our child and not reaped: its id is still its own. */
+static int
+open_pidfd(pid_t pid)
+{
+	int fd;
+
+	if (fault(FAULT_SPAWN_PIDFD))
+		return -ENFILE;
+	fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+/* It may be another user's by now. */
+static void
+kill_child(pid_t pid)
+{
+	scoped_priv enum priv held = priv_raise(PRIV_KILL);
+
+	(void)held;
+	kill(pid, SIGKILL);
+}
+
+/* Starts the process.  When that fails *ret_pid may be one that was killed and is to be reaped. */
 static int
 start(struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd)
 {
@@ -331,14 +353,11 @@ start(struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd)
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (*ret_pid < 0)
 		return -error;
-	/* The process is our child and not reaped: its id is still its own. */
 	fd_closep(&spawn->spare);
-	*ret_pidfd = (int)syscall(SYS_pidfd_open, *ret_pid, 0);
-	if (*ret_pidfd >= 0)
-		return 0;
-	error = errno;
-	kill(*ret_pid, SIGKILL);
-	return -error;
+	*ret_pidfd = open_pidfd(*ret_pid);
+	if (*ret_pidfd < 0)
+		kill_child(*ret_pid);
+	return *ret_pidfd < 0 ? *ret_pidfd : 0;
 }
 
 int
@@ -358,6 +377,8 @@ child_spawn(struct child *child, int worker, char *why, size_t why_bytes)
 	if (r == 0)
 		r = start(&spawn, &pid, &pidfd);
 	if (r < 0) {
+		if (pid > 0)
+			child_reap_unwatched(&child->sup->fleet, pid);
 		snprintf(why, why_bytes, "cannot start a worker of version %s: %s", child->version,
 		    strerror(-r));
 		if (child->rendezvous_path[0] != '\0')

@@ -537,6 +537,7 @@ fleet_init(struct fleet *fleet, struct supervisor *sup)
 	*fleet = (struct fleet){.sup = sup};
 	list_init(&fleet->children);
 	list_init(&fleet->backoffs);
+	child_reap_unwatched_init(fleet);
 	fleet->worker_dir = open(options->worker_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fleet->worker_dir < 0) {
 		r = -errno;
@@ -591,5 +592,6 @@ fleet_fini(struct fleet *fleet)
 	}
 	while (!list_is_empty(&fleet->backoffs))
 		backoff_drop(list_entry(fleet->backoffs.next, struct fleet_backoff, link));
+	child_reap_unwatched_fini(fleet);
 	fd_closep(&fleet->worker_dir);
 }

@@ -3,6 +3,7 @@
 #ifndef SUPERVISOR_FLEET_H
 #define SUPERVISOR_FLEET_H
 
+#include <ev.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,8 +20,10 @@ struct fleet {
 	char current[VERSION_BYTES]; /* new sessions go to it; empty: none is installed */
 	bool current_drains;	     /* by request, since it is current */
 	uint32_t next_number;
-	int worker_dir;	      /* owned; O_PATH */
-	struct list backoffs; /* of struct fleet_backoff.link */
+	int worker_dir;	       /* owned; O_PATH */
+	struct list backoffs;  /* of struct fleet_backoff.link */
+	struct list unwatched; /* processes that only waiting tells the end of: child_reap.c */
+	ev_timer reap_again;   /* while there are any */
 };
 
 /* One version as GET /versions shows it: the union of installed and running. */
