@@ -9,6 +9,7 @@
 #include "common/xalloc.h"
 #include "supervisor/api_route.h"
 #include "supervisor/child.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/handoff.h"
 #include "supervisor/stop.h"
 #include "supervisor/supervisor.h"
@@ -55,6 +56,21 @@ controller_json(const struct controller *controller)
 	return json;
 }
 
+static json_t *
+fd_store_json(const struct supervisor *sup)
+{
+	struct fdstore_numbers numbers;
+	json_t *json;
+
+	if (!fdstore_numbers(sup, &numbers))
+		return json_null();
+	json = json_object();
+	json_put_u64(json, "limit", numbers.limit);
+	json_put_u64(json, "used", numbers.used);
+	json_put_u64(json, "not_stored", numbers.nr_not_stored);
+	return json;
+}
+
 void
 api_stats(struct api_call *call)
 {
@@ -74,6 +90,7 @@ api_stats(struct api_call *call)
 	json_put_u64(json, "sessions", sessions->live);
 	json_put(json, "prefetch", prefetch_totals_json(call->sup));
 	json_put(json, "controller", controller_json(&call->sup->controller));
+	json_put(json, "fd_store", fd_store_json(call->sup));
 	api_reply(call->req, 200, json);
 }
 

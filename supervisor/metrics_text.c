@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "supervisor/child.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/metrics.h"
 #include "supervisor/supervisor.h"
 #include "version_gen.h"
@@ -191,6 +192,26 @@ write_backend(const struct writer *w)
 }
 
 static void
+write_fd_store(const struct writer *w)
+{
+	struct fdstore_numbers numbers;
+
+	if (!fdstore_numbers(w->sup, &numbers))
+		return;
+	put_for(w, "what", "limit", numbers.limit);
+	put_for(w, "what", "used", numbers.used);
+}
+
+static void
+write_not_stored(const struct writer *w)
+{
+	struct fdstore_numbers numbers;
+
+	if (fdstore_numbers(w->sup, &numbers))
+		put(w, "", numbers.nr_not_stored);
+}
+
+static void
 write_session_events(const struct writer *w)
 {
 	for (unsigned e = 0; e < SESSION_EVENT_COUNT; e++)
@@ -334,6 +355,8 @@ static void (*const writers[FAMILIES])(const struct writer *w) = {
 	[FAMILY_active] = write_active,
 	[FAMILY_held_bytes] = write_held_bytes,
 	[FAMILY_backend] = write_backend,
+	[FAMILY_fd_store] = write_fd_store,
+	[FAMILY_not_stored] = write_not_stored,
 	[FAMILY_session_events] = write_session_events,
 	[FAMILY_outcomes] = write_outcomes,
 	[FAMILY_worker_events] = write_worker_events,

@@ -329,6 +329,13 @@ recordings_fini(struct supervisor *sup)
 		ev_timer_stop(sup->loop, &sup->recordings.tick);
 }
 
+void
+recording_settle(struct session *session)
+{
+	if (recording_runs(session) && session->recording->fd < 0)
+		recording_stop(session, "");
+}
+
 int
 recording_take(struct session *session, int *fd)
 {

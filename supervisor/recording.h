@@ -69,6 +69,9 @@ void recording_stop(struct session *session, const char *reason);
 /* No page is recorded any more, and nothing is saved. */
 void recording_free(struct session *session);
 
+/* All that there is of the session has been told: a recording that is not among it is lost. */
+void recording_settle(struct session *session);
+
 /* What a worker of an earlier supervisor hands over.  0, or -EPROTO. */
 int recording_take(struct session *session, int *fd);
 

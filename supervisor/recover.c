@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -16,9 +17,11 @@
 #include "common/fd.h"
 #include "common/num.h"
 #include "common/scope.h"
+#include "common/xalloc.h"
 #include "supervisor/child.h"
 #include "supervisor/fdstore.h"
 #include "supervisor/record.h"
+#include "supervisor/recording.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/vmm.h"
@@ -286,26 +289,69 @@ has_vmm_exited(const struct session *session)
 	    errno == ESRCH;
 }
 
-/* From what the service manager has kept.  False when it has not. */
+/* Without its connection the VMM is who the record says.  Whoever has that number since can
+ * have it only once the VMM has exited, which is all that is asked. */
+static int
+meet_recorded(struct session *session)
+{
+	int fd;
+
+	if (session->vmm_pid <= 0)
+		return -ENODATA;
+	fd = (int)syscall(SYS_pidfd_open, session->vmm_pid, 0);
+	if (fd < 0)
+		return -errno;
+	session->vmm_pidfd = fd;
+	return 0;
+}
+
+/* From what the service manager has kept.  False when it has not.  A userfaultfd is held
+ * whatever else is missing: to let go of it would be to fill its VM with zeros. */
 static bool
 restore(struct session *session)
 {
+	enum fdstore_part part = fdstore_claim(session);
 	int met;
 
-	if (session->serving_ns == 0 || !fdstore_claim(session))
+	if (part == FDSTORE_NOTHING)
 		return false;
-	session_measure(session);
+	session->serving_ns = session->serving_ns != 0 ? session->serving_ns : clock_now_ns();
+	if (session->map.header != NULL)
+		session_measure(session);
 	metrics_begin(session);
-	met = session_meet_vmm(session, session->connection);
+	met = session->connection >= 0 ? session_meet_vmm(session, session->connection)
+				       : meet_recorded(session);
 	if (met == -EPERM)
 		return true; /* closed */
 	session->sup->recovery.sessions++;
 	session->unserved_ns = clock_now_ns();
-	snprintf(session->reason, sizeof(session->reason),
-	    "worker v%s died while no supervisor was there", session->version);
-	session_step(session, SESSION_EV_FOUND_STORED);
+	recording_settle(session);
+	if (part == FDSTORE_ALL)
+		snprintf(session->reason, sizeof(session->reason),
+		    "worker v%s died while no supervisor was there", session->version);
+	session_step(
+	    session, part == FDSTORE_ALL ? SESSION_EV_FOUND_STORED : SESSION_EV_FOUND_PART);
 	session_watch_vmm(session, met);
 	return true;
+}
+
+void
+recover_unrecorded(struct supervisor *sup, uint64_t number)
+{
+	struct session *session = session_new(&sup->sessions);
+
+	/* The manager keeps it, for the next supervisor. */
+	if (session == NULL)
+		return;
+	session->state = SESSION_RECOVERING;
+	session->is_unrecorded = true;
+	session->number = number;
+	session->image_path = xstrdup("unknown");
+	snprintf(session->id, sizeof(session->id), "unrecorded-%" PRIu64, number);
+	snprintf(session->cache_key, sizeof(session->cache_key), "%s", session->id);
+	sessions_insert(&sup->sessions, session);
+	if (!restore(session))
+		lose(session);
 }
 
 /* Of a session that no worker holds. */

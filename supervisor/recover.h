@@ -32,6 +32,10 @@ void recover_check(struct supervisor *sup);
 /* No worker is worth waiting for any longer. */
 bool recover_is_settled(const struct supervisor *sup);
 
+/* What the service manager has kept of a session whose record is lost, and which no worker has:
+ * its VM lives, and nobody knows what belongs into its memory.  It is held. */
+void recover_unrecorded(struct supervisor *sup, uint64_t number);
+
 /* Actions of the child's state machine: asks for the inventory; is late, knocks again if
  * the link was lost. */
 void recover_ask(struct child *child);

@@ -28,12 +28,19 @@
 
 #define lied(child, ...) (child_log((child), LOG_LEVEL_WARNING, __VA_ARGS__), -EPROTO)
 
-/* Numbers go on above every one that was ever seen. */
-static void
+/* Further above every number that was ever given than sessions without a record can be.  Numbers
+ * are not to end because a worker names the last one. */
+#define MAX_AHEAD (UINT64_C(1) << 32)
+
+/* Numbers go on above every one that was ever seen.  False: it cannot have been given. */
+static bool
 note_number(struct sessions *sessions, uint64_t number)
 {
+	if (number == 0 || number >= INT64_MAX || number > sessions->next_number + MAX_AHEAD)
+		return false;
 	if (sessions->next_number <= number)
 		sessions->next_number = number + 1;
+	return true;
 }
 
 static int
@@ -41,9 +48,8 @@ check_part(struct child *child, uint32_t seq, uint64_t number)
 {
 	if (child->state != CHILD_FOUND || seq != child->inventory_seq)
 		return lied(child, "tells of an inventory that it was not asked for");
-	if (number == 0 || number >= INT64_MAX)
+	if (!note_number(&child->sup->sessions, number))
 		return lied(child, "names session %" PRIu64 ", which cannot be", number);
-	note_number(&child->sup->sessions, number);
 	return 0;
 }
 
@@ -146,12 +152,7 @@ place_part(struct child *child, uint64_t number, struct session **ret)
 static void
 warn_if_changed(const struct session *session)
 {
-	struct stat st;
-
-	if (fstat(session->image.fd, &st) < 0)
-		return;
-	int64_t mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
-	if (mtime_ns != session->image.mtime_ns || (uint64_t)st.st_size != session->image.bytes)
+	if (session_image_differs(session))
 		session_log(session, LOG_LEVEL_WARNING,
 		    "its image %s was changed since it was opened; pages not read yet differ",
 		    session->image_path);
@@ -170,6 +171,7 @@ take_image_and_map(struct child *child, struct session *session, int *image, int
 	if (session_take_map(session, map) < 0)
 		return lied(child, "hands over no page map of session %" PRIu64, session->number);
 	session->image.fd = fd_take(image);
+	session->image_is_shared = true;
 	warn_if_changed(session);
 	return take_overlays(child, session);
 }
@@ -278,23 +280,21 @@ static struct session *
 make_unrecorded(struct child *child, uint64_t number, const int *fds)
 {
 	struct sessions *sessions = &child->sup->sessions;
-	struct session *session = session_new(sessions);
+	uint64_t max_held = child->sup->max_held;
+	struct session *session =
+	    max_held == 0 || sessions->live < max_held ? session_new(sessions) : NULL;
 	struct vmm_peer peer = {0};
 	struct sockaddr_un addr = {0};
 	socklen_t bytes = sizeof(addr);
-	char link[64], path[4096];
-	struct stat st;
 
 	if (session == NULL)
 		return NULL;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fds[0]);
-	ssize_t n = readlink(link, path, sizeof(path) - 1);
-	if (n < 0 || fstat(fds[0], &st) < 0 || vmm_peer(fds[3], &peer) < 0 ||
+	session_learn_image(session, fds[0]);
+	if (session->image_path == NULL || vmm_peer(fds[3], &peer) < 0 ||
 	    getsockname(fds[3], (struct sockaddr *)&addr, &bytes) < 0) {
 		session_free(session);
 		return NULL;
 	}
-	path[n] = '\0';
 	sessions->next_number--; /* it has a number already */
 	session->state = SESSION_RECOVERING;
 	session->is_unrecorded = true;
@@ -303,11 +303,6 @@ make_unrecorded(struct child *child, uint64_t number, const int *fds)
 	snprintf(session->cache_key, sizeof(session->cache_key), "%s", session->id);
 	snprintf(session->socket_path, sizeof(session->socket_path), "%.*s",
 	    (int)sizeof(addr.sun_path) - 1, addr.sun_path);
-	session->image_path = xstrdup(path);
-	session->image.dev = st.st_dev;
-	session->image.ino = st.st_ino;
-	session->image.bytes = (uint64_t)st.st_size;
-	session->image.mtime_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
 	session->vmm_uid = peer.uid;
 	session->cluster_min_bytes = child->sup->options.cluster_min_bytes;
 	session->cluster_max_bytes = child->sup->options.cluster_max_bytes;
@@ -317,7 +312,8 @@ make_unrecorded(struct child *child, uint64_t number, const int *fds)
 	session_log(session, LOG_LEVEL_ERR,
 	    "is served by worker v%s pid=%d and has no record; kept under this name, VMM pid=%d "
 	    "uid=%u image=%s",
-	    child->version, (int)child->pid, (int)peer.pid, (unsigned)peer.uid, path);
+	    child->version, (int)child->pid, (int)peer.pid, (unsigned)peer.uid,
+	    session->image_path);
 	return session;
 }
 
@@ -418,8 +414,7 @@ recover_on_ended(struct child *child, const struct ipc_session_ended *msg)
 
 	if (msg->outcome > IPC_ENDED_CLOSED || child->inventory_seq == 0)
 		return lied(child, "says SESSION_ENDED with outcome %" PRIu32, msg->outcome);
-	if (msg->session < INT64_MAX)
-		note_number(&child->sup->sessions, msg->session);
+	(void)note_number(&child->sup->sessions, msg->session);
 	if (session == NULL || !session_is_live(session))
 		return 0;
 	if (msg->seq == 0)
@@ -439,6 +434,7 @@ recover_on_ended(struct child *child, const struct ipc_session_ended *msg)
 int
 recover_on_end(struct child *child, const struct ipc_inventory_end *msg)
 {
+	const struct list *pos;
 	char text[48];
 
 	if (child->state != CHILD_FOUND || msg->seq != child->inventory_seq ||
@@ -448,6 +444,8 @@ recover_on_end(struct child *child, const struct ipc_inventory_end *msg)
 	snprintf(text, sizeof(text), "sessions=%" PRIu32, child->nr_held);
 	fd_closep(&child->overlays_fd);
 	child->is_late = false;
+	list_for_each(pos, &child->sessions)
+		recording_settle(list_entry(pos, struct session, on_child));
 	child_step(child, CHILD_EV_COUNTED, text);
 	fleet_drain_outdated(&child->sup->fleet, child);
 	fleet_drain_surplus(&child->sup->fleet, child->version);

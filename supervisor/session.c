@@ -136,6 +136,7 @@ session_new(struct sessions *sessions)
 	list_init(&session->changed);
 	list_init(&session->grave);
 	list_init(&session->waits);
+	list_init(&session->unstored);
 	session->sup = sessions->sup;
 	session->number = sessions->next_number++;
 	session->created_ns = clock_now_ns();
@@ -178,6 +179,7 @@ session_free(struct session *session)
 	list_remove(&session->on_child);
 	list_remove(&session->changed);
 	list_remove(&session->grave);
+	list_remove(&session->unstored);
 	overlays_free(&session->overlays);
 	free(session->image_path);
 	free(session);

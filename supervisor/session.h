@@ -117,7 +117,9 @@ struct session {
 	uint64_t tried_ns;	 /* the same since a death that it was blamed for; 0: not yet */
 	uint32_t blame;		 /* deaths of workers shortly after they had taken it over */
 	enum ipc_ended ended_as; /* as its worker says, while it is RECOVERING */
-	bool is_stored;		 /* the service manager keeps its descriptors, too */
+	uint32_t nr_stored;	 /* descriptors of it that the service manager keeps; 0: none */
+	struct list unstored;	 /* fdstore.unstored, until it does */
+	bool image_is_shared;	 /* image.fd may be one open file with that of another session */
 	bool has_ended;		 /* ended_as is meant */
 	bool is_on_trial;	 /* its worker is there to see whether it survives */
 	/* The last completion: when it started and how much was present then; how it

@@ -114,6 +114,10 @@ session_retry(struct session *session, const char *version, char *why, size_t wh
 	if (session->state != SESSION_HELD)
 		return why_set(why, why_bytes, -EINVAL, "session %s is %s, not held", session->id,
 		    session_state_word(session->state));
+	if (!session_is_whole(session))
+		return why_set(why, why_bytes, -EINVAL,
+		    "session %s cannot be served any more: %s; stop its VM, then close it",
+		    session->id, session->reason);
 	if (version != NULL)
 		session_set_version(session, version);
 	session_suspect(session); /* alone, and once is enough */

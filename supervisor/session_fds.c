@@ -4,14 +4,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "common/scope.h"
+#include "common/xalloc.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/vmm.h"
 
@@ -79,15 +82,83 @@ session_is_listener(const struct session *session, int fd)
 	return is_socket_of(session, fd, 1);
 }
 
+/* Which file it is, by what the kernel knows without asking storage that may not answer. */
+static bool
+identify(int fd, struct image *ret)
+{
+	int flags = fcntl(fd, F_GETFL);
+	struct statx st;
+
+	if (flags < 0 || (flags & O_ACCMODE) != O_RDONLY ||
+	    statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) < 0 ||
+	    !S_ISREG(st.stx_mode))
+		return false;
+	*ret = (struct image){.fd = -1,
+	    .dev = makedev(st.stx_dev_major, st.stx_dev_minor),
+	    .ino = st.stx_ino,
+	    .bytes = st.stx_size,
+	    .mtime_ns = st.stx_mtime.tv_sec * INT64_C(1000000000) + st.stx_mtime.tv_nsec};
+	return true;
+}
+
 bool
 session_is_image(const struct session *session, int fd)
 {
-	const struct image *image = &session->image;
-	int flags = fcntl(fd, F_GETFL);
-	struct stat st;
+	struct image found;
 
-	return flags >= 0 && (flags & O_ACCMODE) == O_RDONLY && fstat(fd, &st) == 0 &&
-	    S_ISREG(st.st_mode) && st.st_dev == image->dev && st.st_ino == image->ino;
+	return identify(fd, &found) && found.dev == session->image.dev &&
+	    found.ino == session->image.ino;
+}
+
+bool
+session_image_differs(const struct session *session)
+{
+	struct image now;
+
+	return identify(session->image.fd, &now) &&
+	    (now.mtime_ns != session->image.mtime_ns || now.bytes != session->image.bytes);
+}
+
+void
+session_learn_image(struct session *session, int fd)
+{
+	char link[64], path[4096];
+	struct image found;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, path, sizeof(path) - 1);
+	if (n <= 0 || !identify(fd, &found))
+		return;
+	path[n] = '\0';
+	free(session->image_path);
+	session->image_path = xstrdup(path);
+	found.fd = session->image.fd;
+	session->image = found;
+}
+
+void
+session_learn_socket(struct session *session, int fd)
+{
+	struct sockaddr_un addr = {0};
+	socklen_t bytes = sizeof(addr);
+	struct vmm_peer peer;
+
+	if (session->socket_path[0] != '\0' || !has_option(fd, SO_DOMAIN, AF_UNIX) ||
+	    !has_option(fd, SO_ACCEPTCONN, 0) || vmm_peer(fd, &peer) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&addr, &bytes) < 0)
+		return;
+	snprintf(session->socket_path, sizeof(session->socket_path), "%.*s",
+	    (int)sizeof(addr.sun_path) - 1, addr.sun_path);
+	session->vmm_uid = peer.uid;
+}
+
+bool
+session_is_whole(const struct session *session)
+{
+	bool has_overlays = (session->flags & IPC_SESSION_HAS_OVERLAYS) != 0;
+
+	return session->uffd >= 0 && session->connection >= 0 && session->image.fd >= 0 &&
+	    session->map_fd >= 0 && (!has_overlays || session->overlays.fd >= 0);
 }
 
 int

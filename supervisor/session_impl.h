@@ -108,8 +108,16 @@ bool session_is_connection(const struct session *session, int fd);
 bool session_is_listener(const struct session *session, int fd);
 /* The file that was opened when the session was created, for reading only. */
 bool session_is_image(const struct session *session, int fd);
+/* That file was modified since. */
+bool session_image_differs(const struct session *session);
 /* Maps and takes over a page map of the image's size.  0 or a negative errno. */
 int session_take_map(struct session *session, int *fd);
+/* Nothing is missing that a worker needs to take it over. */
+bool session_is_whole(const struct session *session);
+/* What the image is, and the socket and the VMM's user, if fd can say so, of a session that has
+ * no record. */
+void session_learn_image(struct session *session, int fd);
+void session_learn_socket(struct session *session, int fd);
 /* Its regions, from the page map. */
 void session_measure(struct session *session);
 /* Who is at the other end, to be watched.  0 and who it is; -ESRCH when it is gone; -EPERM

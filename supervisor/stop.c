@@ -116,7 +116,7 @@ complain_about_held(const struct supervisor *sup)
 	list_for_each(link, &sup->sessions.all) {
 		const struct session *session = list_entry(link, const struct session, link);
 
-		if (session->state == SESSION_HELD && !session->is_stored)
+		if (session->state == SESSION_HELD && session->nr_stored == 0)
 			session_log(session, LOG_LEVEL_ERR,
 			    "is held by pagerd alone, which stops: pages that VMM pid=%d has not "
 			    "touched will read as zeros; stop it",

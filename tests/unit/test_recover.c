@@ -458,6 +458,60 @@ test_unrecorded(void)
 	unlink(path);
 }
 
+/* A worker can say any number, and of sessions that nobody knows as many as it likes. */
+static void
+test_bounds(void)
+{
+	struct life serves = life_serve(0, "s", false);
+	const int fds[4] = {serves.image, serves.map, serves.uffd, serves.connection};
+	struct life other = serves;
+	size_t damaged;
+
+	restart(&damaged);
+	other.number = INT64_MAX - 1;
+	is_int(say_serving(&other, SEQ, fds), -EPROTO, "the last of all numbers is a lie");
+	is_int(say_ended(&other, SEQ, IPC_ENDED_GRADUATED, ""), 0, "and is not heard elsewhere");
+	is_int((long)rig.sup.sessions.next_number, (long)serves.number + 1,
+	    "numbers go on where they were");
+	rig.sup.max_held = 1;
+	other.number = serves.number + 9;
+	is_int(say_serving(&other, SEQ, fds), -EPROTO,
+	    "sessions without a record end with our descriptors");
+	rig.sup.max_held = 0;
+	serves = reborn(&serves);
+	is_int(say_serving(&serves, SEQ, fds), 0, "what is known is taken");
+	finish(&serves);
+}
+
+/* Its worker has let go of the trace, or it was lost with another. */
+static void
+test_lost_recording(void)
+{
+	struct life life = life_serve(0, "r", false);
+	const int fds[4] = {life.image, life.map, life.uffd, life.connection};
+	const struct ipc_inventory_end last = {SEQ, 1};
+	size_t damaged;
+
+	life.worker->child.sandbox |= IPC_CAN_TRACE;
+	recordings_init(&rig.sup);
+	rig.sup.options.record_limit = 64;
+	is_int(recording_start(life.session, &rig.peer, NULL, rig.why, sizeof(rig.why)), 0,
+	    "a session is recorded");
+	struct far_message m = rig_take(life.worker, IPC_SESSION_TRACE);
+	fd_close_all(m.fds, IPC_MAX_FDS);
+	restart(&damaged);
+	life = reborn(&life);
+	ok(recording_runs(life.session), "which the next supervisor knows");
+	say_serving(&life, SEQ, fds);
+	is_int(recover_on_end(&life.worker->child, &last), 0, "its worker has told all");
+	is_int(life.session->recording->state, RECORDING_FAILED, "of the recording it had nothing");
+	ok(life.session->recording->reason[0] != '\0', "so it ends: %s",
+	    life.session->recording->reason);
+	rig_take(life.worker, IPC_SESSION_TRACE_STOP);
+	recordings_fini(&rig.sup);
+	finish(&life);
+}
+
 /* A session that was moved has ended twice: once for the worker that let go of it. */
 static void
 test_moved(void)
@@ -507,7 +561,8 @@ main(void)
 	test_current();
 	end();
 	static void (*const tests[])(void) = {test_damage, test_other_boot, test_serving, test_lies,
-	    test_waiting, test_unrecorded, test_moved, test_closing};
+	    test_waiting, test_unrecorded, test_bounds, test_lost_recording, test_moved,
+	    test_closing};
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
 		begin();
 		tests[i]();
