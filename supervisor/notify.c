@@ -4,8 +4,10 @@
 #include "supervisor/notify.h"
 
 #include <errno.h>
+#include <ev.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +20,7 @@
 #include "common/log.h"
 #include "common/num.h"
 #include "common/scope.h"
+#include "common/xalloc.h"
 
 #define MAX_FDS 5
 
@@ -70,14 +73,91 @@ notify_with_fds(const char *text, const int *fds, size_t nr_fds)
 	    &addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length), text, fds, nr_fds);
 }
 
+/* --- What the manager had no room for ---------------------------------------------
+ * Its socket takes so many datagrams until it reads; those of thousands of sessions go the same
+ * way, and a READY that is lost among them would be a start that failed. */
+
+#define MAX_WAITING 8U
+#define AGAIN_S	    0.02
+
+static struct {
+	struct ev_loop *loop; /* NULL: nothing waits */
+	ev_timer again;
+	char *texts[MAX_WAITING]; /* owned, oldest first */
+	size_t nr;
+} outbox;
+
+static void
+drop_first(void)
+{
+	free(outbox.texts[0]);
+	outbox.nr--;
+	memmove(&outbox.texts[0], &outbox.texts[1], outbox.nr * sizeof(outbox.texts[0]));
+}
+
+static void
+complain(int error)
+{
+	log_warning(
+	    "notify: NOTIFY_SOCKET: %s; the service manager was not told", strerror(-error));
+}
+
+static bool
+is_busy(int error)
+{
+	return error == -EAGAIN || error == -ENOBUFS || error == -ENOMEM || error == -EMFILE ||
+	    error == -ENFILE;
+}
+
+static void
+on_again(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)revents;
+	while (outbox.nr > 0) {
+		int r = notify_with_fds(outbox.texts[0], NULL, 0);
+
+		if (is_busy(r))
+			return;
+		if (r < 0)
+			complain(r);
+		drop_first();
+	}
+	ev_timer_stop(loop, timer);
+}
+
+void
+notify_open(struct ev_loop *loop)
+{
+	outbox.loop = loop;
+	ev_timer_init(&outbox.again, on_again, 0., AGAIN_S);
+}
+
+void
+notify_close(void)
+{
+	if (outbox.loop == NULL)
+		return;
+	ev_timer_stop(outbox.loop, &outbox.again);
+	while (outbox.nr > 0)
+		drop_first();
+	outbox.loop = NULL;
+}
+
+/* In the order in which it is said. */
 static void
 notify(const char *text)
 {
-	int r = notify_with_fds(text, NULL, 0);
+	int r = outbox.nr > 0 ? -EAGAIN : notify_with_fds(text, NULL, 0);
 
-	if (r < 0)
-		log_warning(
-		    "notify: NOTIFY_SOCKET: %s; the service manager was not told", strerror(-r));
+	if (!is_busy(r) || outbox.loop == NULL || outbox.nr == MAX_WAITING) {
+		if (r < 0)
+			complain(r);
+		return;
+	}
+	if (outbox.nr > 0 && strcmp(outbox.texts[outbox.nr - 1], text) == 0)
+		return; /* once is enough */
+	outbox.texts[outbox.nr++] = xstrdup(text);
+	ev_timer_again(outbox.loop, &outbox.again);
 }
 
 void

@@ -8,6 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct ev_loop;
+
+/* From now on what the manager has no room for waits for it on the loop. */
+void notify_open(struct ev_loop *loop);
+void notify_close(void);
+
 /* READY=1, and a newline on ready_fd, which is closed; -1: none. */
 void notify_ready(int ready_fd);
 void notify_reloading(void);
@@ -17,7 +23,7 @@ void notify_stopping(void);
 void notify_status(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void notify_watchdog(void);
 /* Any text, with descriptors (at most 5), which stay the caller's.  0, also without a
- * manager, or a negative errno. */
+ * manager, or a negative errno: -EAGAIN when it has no room, and nothing waits. */
 int notify_with_fds(const char *text, const int *fds, size_t nr_fds);
 
 /* Half of the watchdog's period in milliseconds, or 0 when nobody watches. */

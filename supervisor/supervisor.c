@@ -211,6 +211,7 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 		log_err("supervisor: cannot make an event loop; not started");
 		return -ENOMEM;
 	}
+	notify_open(sup->loop);
 	passed_open(&sup->passed);
 	raise_files(sup);
 	r = rundir_open(sup);
@@ -311,6 +312,7 @@ supervisor_fini(struct supervisor *sup)
 	else
 		log_notice("supervisor: stopped");
 	fdstore_close(sup);
+	notify_close();
 	passed_close(&sup->passed);
 	record_close(sup);
 	templates_close(sup);
