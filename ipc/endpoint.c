@@ -12,6 +12,8 @@
 /* Frames in one turn of the loop: a peer that floods its link gets its share only. */
 #define READ_TURN  32
 #define WRITE_TURN 32
+/* Until a send is tried again that the kernel had no memory for. */
+#define AGAIN_S 0.01
 /* Frames read after the link has failed.  A socket's buffer holds fewer, so it bounds
  * only a peer that goes on sending. */
 #define READ_LAST 16384
@@ -49,6 +51,7 @@ go_down(struct endpoint *ep, int error, enum ipc_error fault)
 	ep->down_error = error;
 	ev_io_stop(ep->loop, &ep->reader);
 	ev_io_stop(ep->loop, &ep->writer);
+	ev_timer_stop(ep->loop, &ep->again);
 	ev_timer_start(ep->loop, &ep->down);
 }
 
@@ -164,6 +167,8 @@ transmit(int fd, const void *data, size_t bytes, const int *fds, size_t nr_fds)
 
 	if (fault(FAULT_LINK_SEND))
 		return -EIO;
+	if (fault(FAULT_LINK_MEMORY))
+		return -ENOBUFS;
 	if (nr_fds) {
 		mh.msg_control = control.bytes;
 		mh.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
@@ -180,8 +185,7 @@ transmit(int fd, const void *data, size_t bytes, const int *fds, size_t nr_fds)
 }
 
 /* A send that the kernel may take later.  Short of memory is no reason to lose the
- * link, nor are descriptors of this user that wait in other sockets (ETOOMANYREFS); the
- * writer then tries at each turn of the loop. */
+ * link, nor are descriptors of this user that wait in other sockets (ETOOMANYREFS). */
 static bool
 is_temporary(int error)
 {
@@ -210,7 +214,8 @@ enqueue(struct endpoint *ep, const void *data, size_t bytes, const int *fds, siz
 	}
 	list_add(&ep->queue, &frame->link);
 	ep->queued++;
-	ev_io_start(ep->loop, &ep->writer);
+	if (!ev_is_active(&ep->again))
+		ev_io_start(ep->loop, &ep->writer);
 	return 0;
 }
 
@@ -246,6 +251,25 @@ reader_cb(struct ev_loop *loop, ev_io *watcher, int events)
 	read_frames(watcher->data, READ_TURN);
 }
 
+/* The socket has room, so to go on polling it would be to spin. */
+static void
+pause_writer(struct endpoint *ep)
+{
+	ev_io_stop(ep->loop, &ep->writer);
+	ev_timer_stop(ep->loop, &ep->again);
+	ev_timer_set(&ep->again, AGAIN_S, 0.);
+	ev_timer_start(ep->loop, &ep->again);
+}
+
+static void
+again_cb(struct ev_loop *loop, ev_timer *watcher, int events)
+{
+	struct endpoint *ep = watcher->data;
+
+	(void)events;
+	ev_io_start(loop, &ep->writer);
+}
+
 static void
 writer_cb(struct ev_loop *loop, ev_io *watcher, int events)
 {
@@ -257,8 +281,11 @@ writer_cb(struct ev_loop *loop, ev_io *watcher, int events)
 		    list_entry(ep->queue.next, struct endpoint_frame, link);
 		int r = transmit(ep->fd, frame->data, frame->bytes, frame->fds, frame->nr_fds);
 
-		if (is_temporary(r))
+		if (is_temporary(r)) {
+			if (r != -EAGAIN)
+				pause_writer(ep);
 			return;
+		}
 		if (r < 0) {
 			go_down(ep, r, IPC_OK);
 			return;
@@ -301,9 +328,11 @@ endpoint_init(struct endpoint *ep, struct ev_loop *loop, int fd, enum ipc_role p
 	list_init(&ep->queue);
 	ev_io_init(&ep->reader, reader_cb, fd, EV_READ);
 	ev_io_init(&ep->writer, writer_cb, fd, EV_WRITE);
+	ev_timer_init(&ep->again, again_cb, AGAIN_S, 0.);
 	ev_timer_init(&ep->down, down_cb, 0., 0.);
 	ep->reader.data = ep;
 	ep->writer.data = ep;
+	ep->again.data = ep;
 	ep->down.data = ep;
 	ev_io_start(loop, &ep->reader);
 	int r = fd_set_nonblock(fd, true);
@@ -318,6 +347,7 @@ endpoint_close(struct endpoint *ep)
 		return;
 	ev_io_stop(ep->loop, &ep->reader);
 	ev_io_stop(ep->loop, &ep->writer);
+	ev_timer_stop(ep->loop, &ep->again);
 	ev_timer_stop(ep->loop, &ep->down);
 	while (!list_is_empty(&ep->queue))
 		free_frame(list_entry(ep->queue.next, struct endpoint_frame, link));

@@ -13,7 +13,9 @@
 #include "common/list.h"
 #include "ipc/message.h"
 
-#define IPC_QUEUE_MAX 1024U /* frames; beyond it ipc_send() says -ENOBUFS */
+/* Frames; beyond it endpoint_send() says -ENOBUFS.  Room for a word about each of many sessions:
+ * whoever sends descriptors looks at queued and waits before that. */
+#define IPC_QUEUE_MAX 16384U
 
 struct endpoint;
 
@@ -41,7 +43,8 @@ struct endpoint {
 	struct list queue; /* of struct endpoint_frame */
 	ev_io reader;
 	ev_io writer;
-	ev_timer down; /* zero delay: reports on_down from the loop */
+	ev_timer again; /* instead of writer, when the kernel lacks more than room in the socket */
+	ev_timer down;	/* zero delay: reports on_down from the loop */
 	int down_error;
 	enum ipc_error down_fault;
 };

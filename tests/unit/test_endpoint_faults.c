@@ -131,6 +131,35 @@ test_injected_fault(void)
 	close(bare);
 }
 
+/* The socket has room, so nothing but the time says when to try again. */
+static void
+test_no_memory(void)
+{
+	struct side supervisor, worker;
+
+	make_sides(&supervisor, &worker);
+	setenv("PAGER_FAULT", "LINK_MEMORY:1", 1);
+	fault_init();
+	is_int(send_ping(&supervisor, 1), 0, "a send that the kernel has no memory for");
+	is_int(supervisor.ep.queued, 1, "waits");
+	setenv("PAGER_FAULT", "LINK_MEMORY:1", 1);
+	fault_init();
+	turn(3);
+	is_int(supervisor.ep.queued, 1, "and so does it at the next try");
+	ok(!ev_is_active(&supervisor.ep.writer), "the writer does not spin meanwhile");
+	is_int(send_ping(&supervisor, 2), 0, "what follows waits behind it");
+	ok(!ev_is_active(&supervisor.ep.writer), "without another try");
+	unsetenv("PAGER_FAULT");
+	fault_init();
+	while (supervisor.ep.queued > 0 && endpoint_is_open(&supervisor.ep))
+		ev_run(loop, EVRUN_ONCE);
+	turn(5);
+	is_int(worker.messages, 2, "then both arrive");
+	ok(worker.in_order, "in order");
+	endpoint_close(&supervisor.ep);
+	endpoint_close(&worker.ep);
+}
+
 /* A process without descriptors must not blame its peer. */
 static void
 test_no_descriptors(void)
@@ -200,6 +229,7 @@ main(void)
 	    test_peer_death,
 	    test_send_fails_in_handler,
 	    test_injected_fault,
+	    test_no_memory,
 	    test_no_descriptors,
 	    test_queue_without_descriptors,
 	};
