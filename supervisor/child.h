@@ -56,6 +56,7 @@ struct child {
 	int report_fd;	      /* owned; says why it could not be executed, see child_spawn.c */
 	char rendezvous_path[108]; /* removed with the child */
 	bool drain_sent;
+	bool is_behind;	      /* some of its sessions are not sent, until its queue is shorter */
 	char last_words[256]; /* the last line it wrote, for the obituary */
 	char partial[256];    /* the line that it is writing */
 	size_t partial_bytes;

@@ -245,6 +245,8 @@ int session_retry(struct session *session, const char *version, char *why, size_
 
 /* Events from the worker and the fleet. */
 void sessions_on_child_ready(struct sessions *sessions, struct child *child);
+/* At the end of each turn of the loop: sends what had to wait because much was on its way. */
+void sessions_on_child_room(struct child *child);
 /* Its link is lost; the process may live on and serve what it serves. */
 void sessions_on_child_unlinked(struct sessions *sessions, struct child *child);
 /* The worker process is gone (reason in words): after it no session points at child. */

@@ -18,6 +18,23 @@
 /* How often a place is looked for at least, while somebody waits for one. */
 #define PLACE_PAUSE_MS 250
 
+/* Frames on their way to a worker at a time, far below what an endpoint queues: each has a
+ * duplicate of every descriptor in it. */
+#define SEND_AHEAD 64U
+
+/* The session waits on the child's list, as while the child starts. */
+static int
+send_or_wait(struct session *session)
+{
+	struct child *child = session->child;
+
+	if (!child_listens(child))
+		return 0;
+	if (child->ep.queued >= SEND_AHEAD)
+		child->is_behind = true;
+	return child->is_behind ? 0 : session_send(session);
+}
+
 bool
 session_lacks_resources(int error)
 {
@@ -52,7 +69,7 @@ session_place(struct session *session, char *why, size_t why_bytes)
 	if (session->is_on_trial)
 		session_log(session, LOG_LEVEL_NOTICE,
 		    "suspected of killing workers: on trial with child %" PRIu32, child->number);
-	r = child_listens(child) ? session_send(session) : 0;
+	r = send_or_wait(session);
 	/* After it: a worker that is told to drain and has no session exits. */
 	if (session->state == SESSION_ADOPTING)
 		fleet_drain_outdated(fleet, child);
@@ -186,17 +203,20 @@ sessions_place_homeless(struct sessions *sessions, bool is_new)
 	}
 }
 
-void
-sessions_on_child_ready(struct sessions *sessions, struct child *child)
+static void
+send_waiting(struct child *child)
 {
 	struct list *pos, *tmp;
 
+	child->is_behind = false;
 	list_for_each_safe(pos, tmp, &child->sessions) {
 		struct session *session = list_entry(pos, struct session, on_child);
 
 		if (session->sent || session_is_over(session))
 			continue;
-		int r = session_send(session);
+		int r = send_or_wait(session);
+		if (child->is_behind)
+			return;
 		if (!session_lacks_resources(r))
 			continue;
 		session_unplace(session);
@@ -205,7 +225,20 @@ sessions_on_child_ready(struct sessions *sessions, struct child *child)
 		else
 			give_up(session, "the supervisor has no descriptor left for it");
 	}
+}
+
+void
+sessions_on_child_ready(struct sessions *sessions, struct child *child)
+{
+	send_waiting(child);
 	sessions_place_homeless(sessions, true);
+}
+
+void
+sessions_on_child_room(struct child *child)
+{
+	if (child->is_behind && child->ep.queued < SEND_AHEAD / 2)
+		send_waiting(child);
 }
 
 void

@@ -100,6 +100,15 @@ step_all(struct supervisor *sup)
 	return controller_step(&sup->controller) || changed;
 }
 
+static void
+send_what_waits(struct supervisor *sup)
+{
+	struct list *pos;
+
+	list_for_each(pos, &sup->fleet.children)
+		sessions_on_child_room(list_entry(pos, struct child, link));
+}
+
 /* The end of each turn: what the callbacks left for dead is freed here. */
 static void
 on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
@@ -110,6 +119,7 @@ on_sweep(struct ev_loop *loop, ev_prepare *w, int events)
 	(void)events;
 	recover_check(sup);
 	upgrade_check(sup);
+	send_what_waits(sup);
 	do
 		sessions_sweep(&sup->sessions);
 	while (step_all(sup));

@@ -21,7 +21,7 @@
 #include "tests/unit/tap.h"
 
 #define RIG_WORKERS	8
-#define RIG_QUEUE	16
+#define RIG_QUEUE	64
 #define RIG_IMAGE_BYTES (UINT64_C(64) << 12)
 #define RIG_BASE	UINT64_C(0x7f0000000000)
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sessions whose worker lies, answers late or dies, and whose VMM exits. */
+#include <sys/resource.h>
+
 #include "supervisor/vmm.h"
 #include "tests/unit/session_rig.h"
 
@@ -502,6 +504,50 @@ test_users(void)
 	life_drop(&life);
 }
 
+/* Each open session has descriptors in the queue: a worker that starts slowly, or takes over
+ * from one that had thousands, is told of them little by little, and its link is kept. */
+static void
+test_many_at_once(void)
+{
+	struct rig_worker *w = rig_worker_start(1);
+	struct session *last = NULL;
+	unsigned int nr = 0, told = 0;
+	struct rlimit files;
+
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	ev_io_stop(rig.sup.loop, &w->far.reader);
+	while (!w->child.is_behind && nr < 4000) {
+		char id[32];
+		const struct session_request req = {
+		    .id = id, .image_path = rig.image, .vmm_uid = geteuid(), .vmm_gid = getegid()};
+
+		snprintf(id, sizeof(id), "many-%u", nr++);
+		if (rig_create(&req, &last) < 0)
+			abort();
+	}
+	ok(w->child.is_behind && !last->sent, "after %u sessions the next one waits", nr - 1);
+	ok(w->child.ep.queued <= 64, "few are on their way");
+	ok(endpoint_is_open(&w->child.ep), "the link is kept");
+	sessions_on_child_room(&w->child);
+	ok(!last->sent, "it waits on");
+	ev_io_start(rig.sup.loop, &w->far.reader);
+	while (told < nr && !rig.timed_out) {
+		ev_run(rig.sup.loop, EVRUN_ONCE);
+		sessions_on_child_room(&w->child);
+		for (; w->head != w->tail; told++) {
+			struct far_message m = rig_take(w, IPC_SESSION_OPEN);
+
+			fd_close_all(m.fds, IPC_MAX_FDS);
+		}
+	}
+	ok(told == nr && last->sent && !w->child.is_behind, "then the worker is told of all");
+	rig_worker_die(w, NULL);
+	ok(rig.sup.sessions.live == 0, "and they end with it");
+	rig_worker_start(0);
+}
+
 int
 main(void)
 {
@@ -526,6 +572,7 @@ main(void)
 	test_vmm_exit();
 	test_unseen_vmm();
 	test_users();
+	test_many_at_once();
 	is_int(rig.sup.sessions.live, 0, "nothing lives on");
 	rig_stop();
 	is_int(fd_count(), before, "no descriptor stayed");
