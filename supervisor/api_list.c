@@ -53,9 +53,9 @@ next_of(const struct api_list *list)
 	return NULL;
 }
 
-/* The first ones, and what is before and behind the list.  True when nothing is left. */
+/* The next ones, and what is before and behind the list.  True when nothing is left. */
 static bool
-say(struct api_list *list, struct json_text *text, bool is_all)
+say(struct api_list *list, struct json_text *text)
 {
 	const struct list *head = &list->api->sup->sessions.all;
 	struct session *session = next_of(list);
@@ -72,7 +72,7 @@ say(struct api_list *list, struct json_text *text, bool is_all)
 		session = session->link.next == head
 		    ? NULL
 		    : list_entry(session->link.next, struct session, link);
-		if (!is_all && (text->used >= PIECE_BYTES || clock_now_ns() >= until_ns))
+		if (text->used >= PIECE_BYTES || clock_now_ns() >= until_ns)
 			break;
 	}
 	if (session && session->number < list->end)
@@ -86,7 +86,7 @@ on_room(struct http_request *req)
 {
 	struct api_list *list = req->state;
 	struct json_text text = list->first;
-	bool is_whole = !text.text && say(list, &text, false);
+	bool is_whole = !text.text && say(list, &text);
 
 	list->first = (struct json_text){0};
 	ev_timer_again(list->api->sup->loop, &list->timer);
@@ -145,9 +145,14 @@ api_session_list(struct api_call *call)
 {
 	struct api_list list = {
 	    .api = call->api, .req = call->req, .end = call->sup->sessions.next_number};
-	/* Of a HEAD nothing is sent but the length. */
-	bool is_whole = say(&list, &list.first, strcmp(call->req->method, "HEAD") == 0);
+	bool is_whole;
 
+	/* To say the length would be to make all of it in one turn. */
+	if (strcmp(call->req->method, "HEAD") == 0) {
+		http_reply(call->req, 200, "application/json", NULL, 0);
+		return;
+	}
+	is_whole = say(&list, &list.first);
 	if (!list.first.failed && !is_whole) {
 		stream(&list);
 		return;

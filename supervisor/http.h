@@ -64,7 +64,8 @@ uint32_t http_server_clients(const struct http_server *server);
  * byte may be in them. */
 void http_header_add(struct http_request *req, const char *name, const char *value);
 
-/* Ends the request, which must not be used afterwards.  body is copied; NULL for none. */
+/* Ends the request, which must not be used afterwards.  body is copied; NULL for none.  For a
+ * HEAD it says the length; without a body the answer says none, which is allowed. */
 void http_reply(struct http_request *req, int status, const char *content_type, const char *body,
     size_t body_bytes);
 

@@ -96,12 +96,19 @@ queue(struct http_conn *conn, const char *head, size_t head_bytes, const char *b
 		http_conn_kill(conn);
 }
 
-/* The line that says how the body ends.  204 has none. */
+static bool
+is_head(const struct http_conn *conn)
+{
+	return strcmp(conn->req.method, "HEAD") == 0;
+}
+
+/* The line that says how the body ends.  204 has none; nor has a HEAD that nobody has made the
+ * whole body for. */
 static const char *
-length_line(char *buf, size_t bytes, int status, size_t body_bytes)
+length_line(const struct http_conn *conn, char *buf, size_t bytes, int status, size_t body_bytes)
 {
 	buf[0] = '\0';
-	if (status != 204)
+	if (status != 204 && (body_bytes > 0 || !is_head(conn)))
 		snprintf(buf, bytes, "Content-Length: %zu\r\n", body_bytes);
 	return buf;
 }
@@ -126,10 +133,10 @@ static void
 answer(struct http_conn *conn, int status, const char *type, const char *body, size_t body_bytes)
 {
 	char head[HEAD_BYTES], length[48];
-	size_t n = write_head(
-	    conn, status, type, length_line(length, sizeof(length), status, body_bytes), head);
+	size_t n = write_head(conn, status, type,
+	    length_line(conn, length, sizeof(length), status, body_bytes), head);
 
-	if (strcmp(conn->req.method, "HEAD") == 0)
+	if (is_head(conn))
 		body_bytes = 0;
 	conn->state = CONN_WRITING;
 	conn->req.on_gone = NULL;

@@ -49,6 +49,8 @@ handle(void *arg, struct http_request *req)
 	last_peer = req->peer;
 	if (strcmp(req->path, "/echo") == 0)
 		http_reply(req, 200, "text/plain", req->body, req->body_bytes);
+	else if (strcmp(req->path, "/unmade") == 0)
+		http_reply(req, 200, "text/plain", NULL, 0);
 	else if (strcmp(req->path, "/defer") == 0) {
 		deferred = req;
 		req->on_gone = on_gone;

@@ -44,6 +44,9 @@ test_good(void)
 	in = talk("HEAD /h HTTP/1.1\r\nConnection: close\r\n\r\n", 0);
 	ok(strstr(in, "Content-Length: 8") && strstr(in, "\r\n\r\n")[4] == '\0',
 	    "HEAD gets the length and no body");
+	in = talk("HEAD /unmade HTTP/1.1\r\nConnection: close\r\n\r\n", 0);
+	ok(starts_with(in, "HTTP/1.1 200") && !strstr(in, "Content-Length"),
+	    "or says nothing of a length that nobody has found out");
 	in = talk("GET /x HTTP/1.0\r\n\r\n", 0);
 	ok(strstr(in, "Connection: close") && strstr(in, "GET /x?"), "HTTP/1.0 closes");
 	in = talk("GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 1);
