@@ -27,6 +27,7 @@ struct controls {
 	struct supervisor *sup;
 	struct list all;	     /* of struct control.link, by age */
 	struct list retired;	     /* the same: their sockets are gone, some clients are not */
+	struct http_pool clients;    /* of all of them, retired or not */
 	char current[VERSION_BYTES]; /* when it was looked at last */
 };
 
@@ -88,6 +89,7 @@ open_socket(struct control *control)
 	}
 	control->server = http_server_new(sup->loop, fd, compat_request, control, &limits);
 	http_server_set_plain(control->server);
+	http_server_share(control->server, &control->api->sup->controls->clients);
 	log_info("control v%s: listening on %s", control->version, path);
 }
 
@@ -239,6 +241,7 @@ controls_new(struct supervisor *sup)
 	controls->sup = sup;
 	list_init(&controls->all);
 	list_init(&controls->retired);
+	http_pool_init(&controls->clients);
 	sup->controls = controls;
 	add_installed(controls);
 	remove_stale(controls);

@@ -43,6 +43,20 @@ read_peer(int fd, struct peer *ret)
 	return 0;
 }
 
+static uint32_t
+nr_counted(const struct http_server *server)
+{
+	return server->pool ? server->pool->nr_conns : server->nr_conns;
+}
+
+static void
+accept_again(struct http_server *server)
+{
+	if (!server->retired && nr_counted(server) < server->limits.max_clients &&
+	    !ev_is_active(&server->backoff))
+		ev_io_start(server->loop, &server->accept);
+}
+
 static void
 on_backoff(struct ev_loop *loop, ev_timer *watcher, int revents)
 {
@@ -50,7 +64,7 @@ on_backoff(struct ev_loop *loop, ev_timer *watcher, int revents)
 
 	(void)loop;
 	(void)revents;
-	http_server_has_room(server);
+	accept_again(server);
 }
 
 /* A full backlog stays readable: to go on polling it would be to spin. */
@@ -91,9 +105,9 @@ on_accept(struct ev_loop *loop, ev_io *watcher, int revents)
 	(void)loop;
 	(void)revents;
 	for (int i = 0; i < MAX_ACCEPTS_A_TURN; i++) {
-		if (server->nr_conns >= server->limits.max_clients) {
+		if (nr_counted(server) >= server->limits.max_clients) {
 			log_limited(&server->log, LOG_LEVEL_WARNING,
-			    "http: clients=%u is the limit; more must wait", server->nr_conns);
+			    "http: clients=%u is the limit; more must wait", nr_counted(server));
 			pause_accept(server, 0);
 			return;
 		}
@@ -110,11 +124,40 @@ on_accept(struct ev_loop *loop, ev_io *watcher, int revents)
 }
 
 void
-http_server_has_room(struct http_server *server)
+http_server_count(struct http_server *server)
 {
-	if (!server->retired && server->nr_conns < server->limits.max_clients &&
-	    !ev_is_active(&server->backoff))
-		ev_io_start(server->loop, &server->accept);
+	server->nr_conns++;
+	if (server->pool)
+		server->pool->nr_conns++;
+}
+
+void
+http_server_uncount(struct http_server *server)
+{
+	struct list *pos;
+
+	server->nr_conns--;
+	if (!server->pool) {
+		accept_again(server);
+		return;
+	}
+	server->pool->nr_conns--;
+	list_for_each(pos, &server->pool->servers)
+		accept_again(list_entry(pos, struct http_server, shares));
+}
+
+void
+http_pool_init(struct http_pool *pool)
+{
+	*pool = (struct http_pool){0};
+	list_init(&pool->servers);
+}
+
+void
+http_server_share(struct http_server *server, struct http_pool *pool)
+{
+	server->pool = pool;
+	list_add(&pool->servers, &server->shares);
 }
 
 static void
@@ -142,6 +185,7 @@ http_server_new(struct ev_loop *loop, int fd, http_handler_fn handler, void *arg
 	server->limits = limits ? *limits : default_limits;
 	list_init(&server->conns);
 	list_init(&server->dead);
+	list_init(&server->shares);
 	ev_io_init(&server->accept, on_accept, fd, EV_READ);
 	ev_timer_init(&server->backoff, on_backoff, 0.0, 0.0);
 	ev_prepare_init(&server->sweep, on_sweep);
@@ -162,6 +206,7 @@ http_server_free(struct http_server *server)
 		return;
 	list_for_each_safe(pos, tmp, &server->conns)
 		http_conn_kill(list_entry(pos, struct http_conn, link));
+	list_remove(&server->shares);
 	on_sweep(server->loop, &server->sweep, 0);
 	ev_io_stop(server->loop, &server->accept);
 	ev_timer_stop(server->loop, &server->backoff);
@@ -205,5 +250,5 @@ void
 http_server_set_limits(struct http_server *server, const struct http_limits *limits)
 {
 	server->limits = *limits;
-	http_server_has_room(server);
+	accept_again(server);
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/list.h"
 #include "supervisor/image.h"
 
 #define HTTP_MAX_HEADER_BYTES 16384U
@@ -21,6 +22,12 @@ struct http_server;
 struct http_limits {
 	uint64_t timeout_ms;  /* for a request to be complete, and for an answer to be read */
 	uint32_t max_clients; /* connections at one time; more wait in the backlog */
+};
+
+/* Servers whose connections are counted together. */
+struct http_pool {
+	struct list servers; /* of struct http_server.shares */
+	uint32_t nr_conns;
 };
 
 struct http_request {
@@ -53,6 +60,10 @@ void http_server_free(struct http_server *server);
 void http_server_retire(struct http_server *server);
 /* The errors that the server itself answers with are plain text from now on, not JSON. */
 void http_server_set_plain(struct http_server *server);
+/* From now on max_clients is for all servers of the pool, which outlives them.  Before the
+ * loop's next turn. */
+void http_pool_init(struct http_pool *pool);
+void http_server_share(struct http_server *server, struct http_pool *pool);
 /* The arg of http_server_new(). */
 void *http_server_arg(const struct http_server *server);
 /* For what begins from now on. */

@@ -405,7 +405,7 @@ http_conn_new(struct http_server *server, int fd, const struct peer *peer)
 	ev_timer_init(&conn->timer, on_timer, 0.0, 0.0);
 	conn->io.data = conn->timer.data = conn;
 	list_add(&server->conns, &conn->link);
-	server->nr_conns++;
+	http_server_count(server);
 	arm_deadline(conn);
 	update_watch(conn);
 }
@@ -424,10 +424,9 @@ http_conn_kill(struct http_conn *conn)
 	fd_closep(&conn->fd);
 	list_remove(&conn->link);
 	list_add(&server->dead, &conn->link);
-	server->nr_conns--;
 	if (waits && conn->req.on_gone)
 		conn->req.on_gone(&conn->req);
-	http_server_has_room(server);
+	http_server_uncount(server);
 }
 
 void

@@ -61,9 +61,11 @@ struct http_server {
 	void *arg;
 	struct http_limits limits;
 	bool retired, plain;
-	struct list conns; /* of struct http_conn.link */
-	struct list dead;  /* the same; freed by sweep */
-	uint32_t nr_conns; /* on conns */
+	struct list conns;	/* of struct http_conn.link */
+	struct list dead;	/* the same; freed by sweep */
+	uint32_t nr_conns;	/* on conns */
+	struct list shares;	/* http_pool.servers */
+	struct http_pool *pool; /* whose connections count; NULL: its own */
 	ev_io accept;
 	ev_timer backoff; /* accept() failed: when to try again */
 	ev_prepare sweep;
@@ -79,7 +81,8 @@ void http_conn_retire(struct http_conn *conn);
 /* Of a dead one: its memory. */
 void http_conn_free(struct http_conn *conn);
 
-/* A connection has died: there is room for another. */
-void http_server_has_room(struct http_server *server);
+/* A connection was made, or has died: there is room for another. */
+void http_server_count(struct http_server *server);
+void http_server_uncount(struct http_server *server);
 
 #endif

@@ -25,9 +25,10 @@
 #include "supervisor/template.h"
 #include "supervisor/upgrade.h"
 
-/* Descriptors that one session costs at most, and what we need besides. */
+/* Descriptors that one session costs at most, and what we need besides the clients of our
+ * sockets. */
 #define FDS_PER_SESSION 9
-#define FDS_BESIDES	512
+#define FDS_BESIDES	256
 
 /* --- Start ----------------------------------------------------------------------- */
 
@@ -67,10 +68,12 @@ choose_admin_group(struct supervisor *sup)
 }
 
 /* We keep a duplicate of every session's descriptors.  What has no room is refused when it is
- * created: when its userfaultfd arrives it would be too late. */
+ * created: when its userfaultfd arrives it would be too late.  Clients have their share, too: those
+ * of admin.sock and those of the versions.  Of a small limit sessions get half at least. */
 static void
 raise_files(struct supervisor *sup)
 {
+	uint64_t besides = FDS_BESIDES + 2 * sup->options.http_max_clients;
 	struct rlimit files, raised;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
@@ -80,9 +83,11 @@ raise_files(struct supervisor *sup)
 		log_warning("limits: cannot raise the number of descriptors: %s", strerror(errno));
 	else
 		files = raised;
-	sup->max_held = files.rlim_cur > FDS_BESIDES + FDS_PER_SESSION
-	    ? (files.rlim_cur - FDS_BESIDES) / FDS_PER_SESSION
-	    : 1;
+	if (besides > files.rlim_cur / 2)
+		besides = files.rlim_cur / 2;
+	sup->max_held = (files.rlim_cur - besides) / FDS_PER_SESSION;
+	if (sup->max_held == 0)
+		sup->max_held = 1;
 	if (sup->max_held < sup->options.max_sessions)
 		log_warning("limits: %" PRIu64 " descriptors are enough for %" PRIu64
 			    " sessions, not for max-sessions=%" PRIu64 "; more are refused",

@@ -72,10 +72,10 @@ handle(void *arg, struct http_request *req)
 	}
 }
 
-static inline void
-start_server(uint64_t timeout_ms, uint32_t max_clients)
+/* At address, from now on. */
+static inline int
+listen_anywhere(void)
 {
-	struct http_limits limits = {timeout_ms, max_clients};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	/* An abstract name that the kernel chooses: nothing to remove. */
@@ -87,6 +87,15 @@ start_server(uint64_t timeout_ms, uint32_t max_clients)
 		perror("socket");
 		exit(1);
 	}
+	return fd;
+}
+
+static inline void
+start_server(uint64_t timeout_ms, uint32_t max_clients)
+{
+	struct http_limits limits = {timeout_ms, max_clients};
+	int fd = listen_anywhere();
+
 	deferred = NULL;
 	nr_handled = nr_gone = 0;
 	loop = ev_loop_new(EVFLAG_AUTO);

@@ -211,6 +211,41 @@ test_max_clients(void)
 	stop_server();
 }
 
+/* Two servers, of which one has taken all that both may have. */
+static void
+test_pool(void)
+{
+	struct http_limits limits = {LONG_MS, 2};
+	struct http_server *first;
+	struct http_pool pool;
+	int a, b, c, fd;
+
+	start_server(LONG_MS, 2);
+	first = server;
+	http_pool_init(&pool);
+	http_server_share(first, &pool);
+	a = dial();
+	b = dial();
+	wait_clients(2);
+	fd = listen_anywhere();
+	server = http_server_new(loop, fd, handle, NULL, &limits);
+	http_server_share(server, &pool);
+	c = dial();
+	put(c, "GET /c HTTP/1.1\r\n\r\n");
+	ok(count_turns() < MAX_TURNS, "the other does not spin");
+	ok(http_server_clients(server) == 0 && pool.nr_conns == 2, "its client waits");
+	close(a);
+	ok(strstr(talk_on(c, "", 1), "GET /c?"), "until one leaves the first");
+	close(c);
+	close(b);
+	ok(wait_clients(0), "nobody is left");
+	http_server_free(server);
+	server = first;
+	ok(wait_clients(0) && pool.nr_conns == 0, "at either");
+	stop_server();
+	ok(list_is_empty(&pool.servers), "and the pool is empty");
+}
+
 static void
 test_no_descriptors(void)
 {
@@ -289,6 +324,7 @@ main(void)
 	test_deferred();
 	test_slow_reader();
 	test_max_clients();
+	test_pool();
 	test_no_descriptors();
 	test_peer();
 	test_leaks();
