@@ -123,15 +123,23 @@ open_list(struct session *session, const struct peer *peer, const char *path, st
 	return r;
 }
 
+/* Pages left out that are looked at.  More say no more. */
+#define MAX_LEFT 2048U
+
 /* Kept apart: whoever asks for numbers, of all sessions at once perhaps, does not look at every
- * run.  A plan that a worker hands back can be anything, but has no more than it is to have. */
+ * run, and of a list of millions of pages left out at some of them, spread evenly.  A plan that
+ * a worker hands back can be anything, but has no more than it is to have. */
 static void
 find_left(struct prefetch *prefetch)
 {
 	uint64_t nr = trace_nr(&prefetch->plan), sample = prefetch->sample, place = 0;
-	size_t room = sample != 0 ? (size_t)(prefetch->pages / sample) : 0;
+	uint64_t all = sample != 0 ? prefetch->pages / sample : 0;
+	size_t room;
 	void *left = NULL;
 
+	prefetch->left_weight = (all + MAX_LEFT - 1) / MAX_LEFT;
+	sample *= prefetch->left_weight;
+	room = sample != 0 ? (size_t)(prefetch->pages / sample) : 0;
 	if (room == 0 || posix_memalign(&left, sizeof(left), room * sizeof(*prefetch->left)) != 0)
 		return;
 	free(prefetch->left);
@@ -365,7 +373,7 @@ count_asked_for(const struct session *session)
 
 	for (size_t i = 0; i < prefetch->nr_left && session->map.header != NULL; i++)
 		n += was_asked_for(&session->map, prefetch->left[i]);
-	return n;
+	return n * prefetch->left_weight;
 }
 
 static uint64_t

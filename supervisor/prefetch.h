@@ -53,8 +53,9 @@ struct prefetch {
 	struct trace plan;
 	uint64_t pages;
 	uint64_t sample;
-	uint32_t *left; /* owned; the pages that are left out; NULL: none */
+	uint32_t *left; /* owned; the pages that are left out, or some of them; NULL: none */
 	size_t nr_left;
+	uint64_t left_weight;	      /* each of them stands for so many */
 	char reason[256];	      /* why there is no plan; empty: see mode */
 	struct prefetch_numbers last; /* once the session has ended */
 };
