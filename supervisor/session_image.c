@@ -73,7 +73,9 @@ raise_alarm(struct session *session, const char *fmt, ...)
 	va_end(ap);
 	if (!session_is_over(session))
 		snprintf(session->reason, sizeof(session->reason), "%s", session->image_alarm);
-	session_log(session, LOG_LEVEL_ERR, "alarm: %s", session->image_alarm);
+	/* A worker can say this of every page. */
+	log_limited(&session->alarm_limit, LOG_LEVEL_ERR, "session %" PRIu64 " id=%s: alarm: %s",
+	    session->number, session->id, session->image_alarm);
 	count_alarm(session);
 }
 
