@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # builds: plain asan
-# timeout: 180
 """Which session kills workers: it is found and held, no guest waits for another's trial, and
 deaths that come from outside make nobody suspect."""
 import functools

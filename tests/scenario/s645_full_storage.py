@@ -66,7 +66,7 @@ def refused(pager, method, path, wanted, why, body=None):
 def restart(pager, meanwhile=lambda: None):
     pager.pulse = None
     pager.stop(signal.SIGKILL)
-    pager.log.thread.join(10)
+    pager.log.thread.join(pagerd.DEADLINE_S)
     pager.process.stderr.close()
     meanwhile()
     pager.start()

@@ -28,14 +28,14 @@ def stuck_load():
                 firecracker.Fake(pager, image, "second") as second:
             process = subprocess.Popen(
                 [pagerd.program("pagerctl"), "--socket", pager.socket, "--json", "restore",
-                 *first.restore(), "--id", "a", "--fallback", "file", "--timeout", "3s"],
+                 *first.restore(), "--id", "a", "--fallback", "file", "--timeout", "6s"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             first.wait(LOAD)
             first.process.send_signal(signal.SIGSTOP)
             tap.is_(pager.wait("a", "closed")["outcome"], "closed", "a load that hangs is given up")
             os.rename(second.socket, first.socket)
             first.process.kill()
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=pagerd.DEADLINE_S)
             answer = json.loads(out)
             tap.is_((process.returncode, err, answer["backend"]), (OK, "", "file"),
                     "and the file backend has its time yet")
@@ -61,7 +61,7 @@ def nonsense():
                 ("GET /", "lie", UNREACHABLE, "firecracker: what answers on .* is not Fire")):
             with firecracker.Fake(pager, image, at={what: script}) as fc:
                 done = pager.ctl("restore", *fc.restore(), "--id", "s", "--timeout",
-                                 "1s" if code == TIMEOUT else "30s")
+                                 "4s" if code == TIMEOUT else "2m")
                 tap.is_(done.returncode, code, "%s: %s" % (what, script))
                 tap.like(done.stderr, "(?m)^pagerctl: restore failed at " + why, "  and says why")
                 live = [s["id"] for s in pager.call("GET", "/sessions")["sessions"]
