@@ -7,7 +7,7 @@ import time
 import pagerd
 import vmm
 
-PATIENCE_S = 10
+PATIENCE_S = 60
 # Touches that take longer are told with their time.
 STALL_US = 300
 
@@ -83,7 +83,7 @@ class Guest:
         while True:
             try:
                 return self.pager.create(self.storm.images[self.shape["size"]].path,
-                                         id=self.name, handshake_timeout_ms=20000)
+                                         id=self.name, handshake_timeout_ms=600000)
             except pagerd.ApiError as error:
                 if error.status != 503 or time.monotonic() > deadline:
                     raise

@@ -20,7 +20,7 @@ REMOVALS = 200          # of a guest in a round, at most
 KILL_SHARE = 0.7        # of the rounds
 COMPLETE_SHARE = 0.4    # of the guests in a round
 ROUNDS_UNVERIFIED = 8
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Small:

@@ -9,7 +9,7 @@ import guests
 import pagerd
 from storm import API_ERRORS, HEARTBEAT_MS, TRIAL_MS, rest
 
-PROBE_S = 5
+PROBE_S = 30
 # A session that is there at one crash after another is suspected of them, and held if it is
 # alone with its worker at the next.  These crashes are nobody's fault, so after them everybody
 # is given the time that acquits: a trial, and the heartbeat that follows it.

@@ -180,7 +180,7 @@ class Storm:
     def retire(self, guest, how):
         self.guests.remove(guest)
         if how == "graduate":
-            self.pager.complete(guest.name, "20s")
+            self.pager.complete(guest.name, "2m")
             self.enter_afterlife(guest)
             return
         guest.verify()
@@ -261,7 +261,7 @@ class Storm:
         able = [g for g in self.guests if not g.completing]
         if able and self.rng.random() < share:
             guest = self.rng.choice(able)
-            guest.completing = pagerd.Pending(self.pager.complete, guest.name, "20s")
+            guest.completing = pagerd.Pending(self.pager.complete, guest.name, "2m")
 
     def has_died(self):
         """Whether the log of this round names a death."""

@@ -14,7 +14,7 @@ import signal
 import sys
 
 PR_SET_CHILD_SUBREAPER = 36
-GRACE_S = 5
+GRACE_S = 60
 
 
 def descendants(pid):

@@ -227,7 +227,7 @@ class Pagerd:
         self.log = Log(self.process.stderr, tee)
         try:
             if not select.select([ready_read], [], [], timeout)[0] or not os.read(ready_read, 1):
-                self.log.thread.join(5)
+                self.log.thread.join(DEADLINE_S)
                 raise RuntimeError("pagerd is not ready:\n" + self.log.text())
         finally:
             os.close(ready_read)
@@ -382,7 +382,7 @@ class Pagerd:
             except ProcessLookupError:
                 pass
         if self.log:
-            self.log.thread.join(5)
+            self.log.thread.join(DEADLINE_S)
             self.process.stderr.close()
         for directory in filter(None, (self.dir, self.memory)):
             shutil.rmtree(directory, ignore_errors=True)

@@ -36,7 +36,7 @@ class Host(pagerd.Pagerd):
         return subprocess.run(
             ["unshare", "-m", "sh", "-c", ENTER, "sh", os.path.join(self.dir, name)] + list(words),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            check=False, timeout=60,
+            check=False, timeout=vmm.DEADLINE_S,
             env=dict(os.environ, PATH=path, PAGERD_SOCKET=self.socket, DEFAULTS=defaults, **env))
 
     def current(self):
