@@ -150,7 +150,10 @@ void api_handoff_put(json_t *json, const struct handoff_result *result);
 /* The session of the path, or NULL and a 404. */
 struct session *api_find_session(struct api_call *call);
 
-/* POST /sessions while the backend is the file: what the client is to map. */
+/* Answers POST /sessions with an error of session_create(). */
+void api_refuse_create(struct api_call *call, int error, const char *why);
+
+/* POST /sessions while the backend is the file: what the client is to map, answered later. */
 int api_backend_file(
     struct api_call *call, const struct session_request *req, char *why, size_t why_bytes);
 

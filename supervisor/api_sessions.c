@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/xalloc.h"
 #include "supervisor/api_wait.h"
 #include "supervisor/supervisor.h"
 
@@ -22,8 +24,8 @@ has_empty_body(struct api_call *call)
 	return json != NULL;
 }
 
-static void
-refuse_create(struct api_call *call, int error, const char *why)
+void
+api_refuse_create(struct api_call *call, int error, const char *why)
 {
 	static const struct api_refusal table[] = {
 	    {EEXIST, 409, "exists"},
@@ -39,6 +41,7 @@ refuse_create(struct api_call *call, int error, const char *why)
 	    {EPERM, 403, "forbidden"},
 	    {EXDEV, 403, "forbidden"},
 	    {ELOOP, 403, "forbidden"},
+	    {ETIMEDOUT, 504, "timeout"},
 	    {ENOENT, 404, "not-found"},
 	    {ENOTDIR, 404, "not-found"},
 	    {ENOSPC, 503, "full"},
@@ -76,32 +79,73 @@ fill_owner(struct api_call *call, struct api_create *create)
 	return false;
 }
 
+/* A request for a session whose image is being opened. */
+struct creating {
+	struct api_call call;
+	struct creation *creation;
+};
+
 static void
-create_from(struct api_call *call, const json_t *json)
+on_created(void *arg, int error, struct session *session, const char *why)
 {
-	struct api_create create;
-	struct session *session;
+	struct creating *creating = arg;
+
+	if (session)
+		api_wait_start(&creating->call, session, &api_wait_opened, 0, CREATE_WAIT_MS);
+	else
+		api_refuse_create(&creating->call, error, why);
+	free(creating);
+}
+
+static void
+on_creator_gone(struct http_request *req)
+{
+	struct creating *creating = req->state;
+
+	session_create_cancel(creating->creation);
+	free(creating);
+}
+
+static void
+create(struct api_call *call, const struct session_request *request)
+{
+	struct creating *creating = xcalloc(1, sizeof(*creating));
+	const struct session_order order = {
+	    .peer = &call->req->peer, .request = request, .done = on_created, .arg = creating};
 	char why[API_WHY_BYTES] = "the session could not be created; see pagerd's log";
 	int r;
 
-	if (api_create_read(json, &create, why, sizeof(why)) < 0) {
+	creating->call = *call;
+	r = session_create(&call->sup->sessions, &order, &creating->creation, why, sizeof(why));
+	if (r < 0) {
+		free(creating);
+		api_refuse_create(call, r, why);
+		return;
+	}
+	call->req->state = creating;
+	call->req->on_gone = on_creator_gone;
+}
+
+static void
+create_from(struct api_call *call, const json_t *json)
+{
+	struct api_create body;
+	char why[API_WHY_BYTES] = "the session could not be created; see pagerd's log";
+	int r;
+
+	if (api_create_read(json, &body, why, sizeof(why)) < 0) {
 		api_error(call->req, 400, "bad-request", "%s", why);
 		return;
 	}
-	if (!fill_owner(call, &create))
+	if (!fill_owner(call, &body))
 		return;
-	if (supervisor_maps_files(call->sup)) {
-		r = api_backend_file(call, &create.session, why, sizeof(why));
-		if (r < 0)
-			refuse_create(call, r, why);
+	if (!supervisor_maps_files(call->sup)) {
+		create(call, &body.session);
 		return;
 	}
-	r = session_create(
-	    &call->sup->sessions, &call->req->peer, &create.session, &session, why, sizeof(why));
+	r = api_backend_file(call, &body.session, why, sizeof(why));
 	if (r < 0)
-		refuse_create(call, r, why);
-	else
-		api_wait_start(call, session, &api_wait_opened, 0, CREATE_WAIT_MS);
+		api_refuse_create(call, r, why);
 }
 
 void

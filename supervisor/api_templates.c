@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The templates of the API. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/xalloc.h"
+#include "supervisor/api_open.h"
 #include "supervisor/api_route.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/template.h"
@@ -86,6 +89,8 @@ refuse(struct api_call *call, int error, const char *why)
 	    {ESTALE, 409, "changed"},
 	    {ENOSPC, 503, "full"},
 	    {ENODEV, 503, "resources"},
+	    {EAGAIN, 503, "resources"},
+	    {ETIMEDOUT, 504, "timeout"},
 	    {0, 500, "failed"},
 	};
 
@@ -133,21 +138,62 @@ api_template_show(struct api_call *call)
 	answer(call, 200);
 }
 
-static void
-put(struct api_call *call, const struct body *body)
-{
-	struct template_request req = {body->image, body->cache_key, body->hot_list, PREFETCH_ON};
-	char why[API_WHY_BYTES] = "\"prefetch\" must be on, off or sequential";
-	bool is_new = false;
-	int r = -EINVAL;
+/* One that is asked for, while its image is opened. */
+struct putting {
+	json_t *json; /* owned; the request's texts are in it */
+	struct template_request req;
+};
 
-	if (!body->prefetch || prefetch_mode_read(body->prefetch, &req.prefetch))
-		r = template_put(
-		    call->sup, &call->req->peer, call->id, &req, &is_new, why, sizeof(why));
+static void
+putting_free(void *arg)
+{
+	struct putting *putting = arg;
+
+	json_decref(putting->json);
+	free(putting);
+}
+
+static void
+put_opened(struct api_call *call, void *arg, struct opener_answer *opened)
+{
+	const struct putting *putting = arg;
+	char text[API_WHY_BYTES];
+	const char *why;
+	bool is_new = false;
+	int r = opener_result(opened, &why);
+
+	if (r == 0) {
+		r = template_put(call->sup, call->id, &putting->req, &opened->image, &is_new, text,
+		    sizeof(text));
+		why = text;
+	}
 	if (r < 0)
 		refuse(call, r, why);
 	else
 		answer(call, is_new ? 201 : 200);
+}
+
+/* Owns the JSON. */
+static void
+put(struct api_call *call, const struct body *body, json_t *json)
+{
+	static const struct api_open_ops ops = {put_opened, putting_free};
+	struct putting *putting = xcalloc(1, sizeof(*putting));
+	struct opener_request request = {.peer = &call->req->peer, .image = body->image};
+	char why[API_WHY_BYTES] = "\"prefetch\" must be on, off or sequential";
+	int r = -EINVAL;
+
+	putting->json = json;
+	putting->req =
+	    (struct template_request){body->image, body->cache_key, body->hot_list, PREFETCH_ON};
+	if (!body->prefetch || prefetch_mode_read(body->prefetch, &putting->req.prefetch))
+		r = template_check(call->sup, call->id, &putting->req, why, sizeof(why));
+	if (r < 0)
+		putting_free(putting);
+	else
+		r = api_open(call, &request, &ops, putting, why, sizeof(why));
+	if (r < 0)
+		refuse(call, r, why);
 }
 
 void
@@ -157,8 +203,7 @@ api_template_put(struct api_call *call)
 	json_t *json = api_read_body(call, members, sizeof(members) / sizeof(members[0]), &body);
 
 	if (json)
-		put(call, &body);
-	json_decref(json);
+		put(call, &body, json);
 }
 
 /* Of the event's name and an empty body. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/xalloc.h"
+#include "supervisor/recording.h"
 #include "supervisor/supervisor.h"
 
 /* How long an aborted completion may take to stop before its client is told so. */
@@ -210,11 +211,21 @@ is_possible(const struct session *session, enum target target)
 	    target == TARGET_GRADUATED || target == TARGET_ENDED;
 }
 
+/* Its list is still being written: who is told of the end finds the list. */
+static bool
+is_saving(const struct session *session)
+{
+	return !session_is_live(session) && session->recording != NULL &&
+	    session->recording->state == RECORDING_SAVING;
+}
+
 static bool
 state_check(struct api_wait *wait)
 {
 	enum target target = (enum target)wait->target;
 
+	if (is_saving(wait->session))
+		return false;
 	if (is_reached(wait->session, target)) {
 		done(wait, 200);
 		return true;
@@ -272,7 +283,7 @@ const struct api_wait_kind api_wait_opened = {api_opened_check, opened_expire, N
 static bool
 ended_check(struct api_wait *wait)
 {
-	if (session_is_live(wait->session))
+	if (session_is_live(wait->session) || is_saving(wait->session))
 		return false;
 	done(wait, 200);
 	return true;
@@ -308,7 +319,7 @@ completion_check(struct api_wait *wait)
 	const struct session *session = wait->session;
 
 	if (session->state == SESSION_COMPLETING || session->state == SESSION_CLOSING ||
-	    awaits_exit(wait))
+	    is_saving(session) || awaits_exit(wait))
 		return false;
 	if (session->state == SESSION_GRADUATED)
 		done(wait, 200);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ● The only fork and the only exec.
+/* ● The only exec.
  *
  * What the worker finds: 0 and 1 /dev/null, 2 a pipe to us, 3 the link, 4 the
  * rendezvous socket, nothing else; its own session; no signal blocked or ignored; the
@@ -31,6 +31,7 @@
 #include "common/fault.h"
 #include "common/scope.h"
 #include "supervisor/privs.h"
+#include "supervisor/process.h"
 #include "supervisor/supervisor.h"
 
 #define NR_PLANNED     5  /* descriptors of the worker: 0 to 4 */
@@ -69,18 +70,6 @@ static void __attribute__((noreturn)) give_up(int report_fd, const char *step, i
 	if (write(report_fd, &report, sizeof(report)) < 0)
 		_exit(EXITCODE_EXEC);
 	_exit(EXITCODE_EXEC);
-}
-
-static int
-reset_signals(void)
-{
-	struct sigaction dfl = {.sa_handler = SIG_DFL};
-	sigset_t none;
-
-	for (int sig = 1; sig < NSIG; sig++)
-		sigaction(sig, &dfl, NULL); /* some cannot be set, and need not */
-	sigemptyset(&none);
-	return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
 }
 
 /* Moves *fd out of the way of the plan. */
@@ -187,7 +176,7 @@ static void __attribute__((noreturn)) become_worker(struct spawn *spawn)
 		give_up(spawn->report[1], "drop capabilities", -r);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		give_up(spawn->report[1], "set no_new_privs", errno);
-	r = reset_signals();
+	r = process_reset_signals();
 	if (r < 0)
 		give_up(spawn->report[1], "reset signals", -r);
 	syscall(SYS_execveat, spawn->worker, "", argv, envp, AT_EMPTY_PATH);
@@ -336,23 +325,15 @@ start(struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd)
 {
 	scoped_priv enum priv user = priv_raise(PRIV_SPAWN);
 	scoped_priv enum priv confine = priv_raise(PRIV_CONFINE);
-	sigset_t all, before;
-	int error;
-
 	(void)user;
 	(void)confine;
 	if (fault(FAULT_SPAWN_FORK))
 		return -EAGAIN;
-	/* A handler of ours must not run in the child. */
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	*ret_pid = fork();
-	error = errno;
-	if (*ret_pid == 0)
+	int r = process_fork(ret_pid);
+	if (r == 1)
 		become_worker(spawn);
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	if (*ret_pid < 0)
-		return -error;
+	if (r < 0)
+		return r;
 	fd_closep(&spawn->spare);
 	*ret_pidfd = open_pidfd(*ret_pid);
 	if (*ret_pidfd < 0)

@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/scope.h"
+#include "common/xalloc.h"
 #include "supervisor/api_wait.h"
 #include "supervisor/control_sock.h"
 #include "supervisor/supervisor.h"
@@ -14,6 +17,8 @@
 #define TEXT "text/plain; charset=utf-8"
 /* Their clients give up all but a completion after 10 s: the answer comes before. */
 #define ANSWER_MS UINT64_C(9000)
+/* Of these, for the storage of the image. */
+#define OPEN_MS UINT64_C(8000)
 
 static const struct api_route routes[] = {
 #define ROUTE(method, pattern, permission, handler, keys, doc) \
@@ -180,10 +185,41 @@ status_of(int error)
 	case ENFILE:
 	case ENOMEM:
 	case EAGAIN:
+	case ETIMEDOUT:
 		return 503;
 	default:
 		return 500;
 	}
+}
+
+/* A request for a session whose image is being opened. */
+struct creating {
+	struct api_call call;
+	struct creation *creation;
+	uint64_t begun_ns;
+};
+
+static void
+on_created(void *arg, int error, struct session *session, const char *why)
+{
+	struct creating *creating = arg;
+	uint64_t spent_ms = (clock_now_ns() - creating->begun_ns) / NS_PER_MS;
+
+	if (!session)
+		say(creating->call.req, status_of(error), "%s", why);
+	else
+		api_wait_start_as(&creating->call, session, &wait_opened, 0,
+		    spent_ms < ANSWER_MS ? ANSWER_MS - spent_ms : 1, &created_answer);
+	free(creating);
+}
+
+static void
+on_creator_gone(struct http_request *req)
+{
+	struct creating *creating = req->state;
+
+	session_create_cancel(creating->creation);
+	free(creating);
 }
 
 static void
@@ -201,14 +237,26 @@ create(struct api_call *call, const struct compat_create *body)
 	    .vmm_uid = peer->uid,
 	    .vmm_gid = peer->gid,
 	};
+	uint64_t timeout_ms = call->sup->options.open_timeout_ms;
+	struct creating *creating = xcalloc(1, sizeof(*creating));
+	const struct session_order order = {.peer = peer,
+	    .request = &request,
+	    .open_timeout_ms = timeout_ms < OPEN_MS ? timeout_ms : OPEN_MS,
+	    .done = on_created,
+	    .arg = creating};
 	char why[API_WHY_BYTES] = "the session could not be created; see pagerd's log";
-	struct session *session;
-	int r = session_create(&call->sup->sessions, peer, &request, &session, why, sizeof(why));
+	int r;
 
-	if (r < 0)
+	creating->call = *call;
+	creating->begun_ns = clock_now_ns();
+	r = session_create(&call->sup->sessions, &order, &creating->creation, why, sizeof(why));
+	if (r < 0) {
+		free(creating);
 		say(call->req, status_of(r), "%s", why);
-	else
-		api_wait_start_as(call, session, &wait_opened, 0, ANSWER_MS, &created_answer);
+		return;
+	}
+	call->req->state = creating;
+	call->req->on_gone = on_creator_gone;
 }
 
 void

@@ -1,18 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ● The only file that opens a path that a client named.
- *
- * The path must be absolute and below a configured image root, is resolved with
- * openat2 (beneath the root, no symlink, no magic link), must be a regular file, and
- * is opened with the file-system identity of the client: what the client could not
- * read, it cannot have served.  Opening never waits for a FIFO or touches a device. */
+/* An image that was opened, and for whom.  See supervisor/opener.h. */
 #ifndef SUPERVISOR_IMAGE_H
 #define SUPERVISOR_IMAGE_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-
-struct supervisor;
 
 #define PEER_MAX_GROUPS 64
 
@@ -31,21 +24,5 @@ struct image {
 	uint64_t dev, ino; /* identity */
 	int64_t mtime_ns, ctime_ns;
 };
-
-/* 0, or a negative errno (-EACCES, -ENOENT, -ELOOP, -EISDIR, -EINVAL for a path that is
- * not absolute or has "..", for what is not a regular file or is empty, -EXDEV outside
- * every root, -EPERM a client whose identity we cannot take, -EFBIG, -EBUSY leased);
- * why gets a sentence for the client that names the path and the remedy. */
-int image_open(struct supervisor *sup, const struct peer *peer, const char *path, struct image *ret,
-    char *why, size_t why_bytes);
-
-/* How a file begins that image_replace() puts another in place of. */
-#define IMAGE_REPLACED "pagerhot"
-
-/* Puts a file of these bytes at path, below a root as above, with the client's identity and in
- * one piece.  What is there already and is no such file stays.  With bytes NULL it only finds
- * out whether that is possible.  0 or a negative errno (-EEXIST what is there stays) and why. */
-int image_replace(struct supervisor *sup, const struct peer *peer, const char *path,
-    const void *bytes, size_t nr, char *why, size_t why_bytes);
 
 #endif

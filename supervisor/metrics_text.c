@@ -8,6 +8,7 @@
 #include "supervisor/child.h"
 #include "supervisor/fdstore.h"
 #include "supervisor/metrics.h"
+#include "supervisor/opener.h"
 #include "supervisor/supervisor.h"
 #include "version_gen.h"
 
@@ -186,6 +187,16 @@ write_held_bytes(const struct writer *w)
 }
 
 static void
+write_opens(const struct writer *w)
+{
+	uint64_t running, stuck;
+
+	opener_count(w->sup, &running, &stuck);
+	put_for(w, "state", "running", running - stuck);
+	put_for(w, "state", "stuck", stuck);
+}
+
+static void
 write_backend(const struct writer *w)
 {
 	put_for(w, "backend", w->sup->options.backend, 1);
@@ -354,6 +365,7 @@ static void (*const writers[FAMILIES])(const struct writer *w) = {
 	[FAMILY_pages] = write_pages,
 	[FAMILY_active] = write_active,
 	[FAMILY_held_bytes] = write_held_bytes,
+	[FAMILY_opens] = write_opens,
 	[FAMILY_backend] = write_backend,
 	[FAMILY_fd_store] = write_fd_store,
 	[FAMILY_not_stored] = write_not_stored,

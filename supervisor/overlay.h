@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What takes the place of parts of the image, for one session.  The files are opened as
- * images are and copied once, by the kernel, when the session is created: what becomes of
+ * images are and copied once, by the opener, when the session is created: what becomes of
  * them later does not matter, and every worker of the session gets the same bytes. */
 #ifndef SUPERVISOR_OVERLAY_H
 #define SUPERVISOR_OVERLAY_H
@@ -11,7 +11,6 @@
 
 #include "common/overlay.h"
 
-struct peer;
 struct session;
 struct session_request;
 
@@ -33,11 +32,9 @@ struct overlays {
 	struct overlay_file *files; /* owned; sorted by offset */
 };
 
-/* Opens, checks and copies them into session->overlays; session->image is open.  0, or a
- * negative errno and a sentence in why: image_open()'s, -EINVAL where they cannot be, -EFBIG
- * too much, -EBUSY a file changed meanwhile. */
-int overlays_open(struct session *session, const struct peer *peer,
-    const struct session_request *req, char *why, size_t why_bytes);
+/* Takes over what the opener made of a request's overlays; session->image is known.  0 or a
+ * negative errno. */
+int overlays_keep(struct session *session, const struct session_request *req, int *fd);
 
 /* Takes over what a worker hands over, when it is what the record says; a session without a
  * record gets what there is.  0 or -EPROTO. */

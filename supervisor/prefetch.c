@@ -12,6 +12,7 @@
 #include "common/scope.h"
 #include "common/xalloc.h"
 #include "supervisor/child.h"
+#include "supervisor/opener.h"
 #include "supervisor/recording.h"
 #include "supervisor/session_impl.h"
 #include "supervisor/supervisor.h"
@@ -83,12 +84,12 @@ prefetch_identify(const struct session *session, struct hotlist_image *ret)
 /* --- The plan -------------------------------------------------------------------- */
 
 static int
-read_list(const struct session *session, const char *path, const struct image *file,
-    struct hotlist *ret, char *why, size_t why_bytes)
+read_list(const struct session *session, const char *path, int fd, struct hotlist *ret, char *why,
+    size_t why_bytes)
 {
 	struct hotlist_image want;
 	const char *what = NULL;
-	int r = hotlist_load(ret, file->fd, &what);
+	int r = hotlist_load(ret, fd, &what);
 
 	if (r == -EINVAL)
 		return why_set(why, why_bytes, r, "%s: %s", path, what);
@@ -102,25 +103,29 @@ read_list(const struct session *session, const char *path, const struct image *f
 	return why_set(why, why_bytes, -ESTALE, "%s is stale: %s", path, what);
 }
 
+/* -ENOENT also where it was not asked for. */
 static int
-open_list(struct session *session, const struct peer *peer, const char *path, struct hotlist *ret)
+take_list(struct session *session, const char *path, const struct opener_outcome *outcome, int fd,
+    struct hotlist *ret)
 {
 	static const char image[] = "image ";
 	struct prefetch *prefetch = session->prefetch;
-	struct image file = {.fd = -1};
 	char why[sizeof(prefetch->reason)] = "";
-	const char *what = why;
-	int r = image_open(session->sup, peer, path, &file, why, sizeof(why));
+	const char *what = outcome->why;
+	int r = outcome->error;
 
-	if (r == 0)
-		r = read_list(session, path, &file, ret, why, sizeof(why));
-	fd_closep(&file.fd);
+	if (r == 0 && fd >= 0) {
+		r = read_list(session, path, fd, ret, why, sizeof(why));
+		what = why;
+	} else if (r == 0) {
+		return -ENOENT;
+	}
 	if (r == 0)
 		return 0;
+	/* One that opens an image says so, and what is meant here is no image. */
 	if (strncmp(what, image, strlen(image)) == 0)
 		what += strlen(image);
-	snprintf(prefetch->reason, sizeof(prefetch->reason), "%s", what);
-	return r;
+	return why_set(prefetch->reason, sizeof(prefetch->reason), r, "%s", what);
 }
 
 /* Pages left out that are looked at.  More say no more. */
@@ -226,14 +231,21 @@ why_not(const struct session *session)
 	return recording_runs(session) ? "the session is recorded" : NULL;
 }
 
+static char *
+list_path(const struct session_request *req)
+{
+	return req->hot_list ? xstrdup(req->hot_list)
+			     : xasprintf("%s" PREFETCH_SUFFIX, req->image_path);
+}
+
 static void
-prepare_list(struct session *session, const struct peer *peer, const char *named)
+prepare_list(struct session *session, const struct session_request *req,
+    const struct opener_outcome *outcome, int fd)
 {
 	struct prefetch *prefetch = session->prefetch;
-	scoped_free char *path =
-	    named ? xstrdup(named) : xasprintf("%s" PREFETCH_SUFFIX, session->image_path);
+	scoped_free char *path = list_path(req);
 	struct hotlist list;
-	int r = open_list(session, peer, path, &list);
+	int r = take_list(session, path, outcome, fd, &list);
 
 	if (r == 0) {
 		prefetch->path = path;
@@ -247,7 +259,7 @@ prepare_list(struct session *session, const struct peer *peer, const char *named
 	}
 	if (r != -ENOENT)
 		complain(session);
-	else if (!named)
+	else if (!req->hot_list)
 		prefetch->reason[0] = '\0'; /* nobody spoke of one */
 	if (prefetch->mode != PREFETCH_SEQUENTIAL)
 		return;
@@ -256,11 +268,25 @@ prepare_list(struct session *session, const struct peer *peer, const char *named
 	hotlist_fini(&list);
 }
 
-void
-prefetch_prepare(
-    struct session *session, const struct peer *peer, const struct session_request *req)
+static enum prefetch_mode
+mode_of(const struct session_request *req)
 {
-	enum prefetch_mode mode = req->prefetch == PREFETCH_UNSET ? PREFETCH_ON : req->prefetch;
+	return req->prefetch == PREFETCH_UNSET ? PREFETCH_ON : req->prefetch;
+}
+
+char *
+prefetch_list_path(const struct supervisor *sup, const struct session_request *req)
+{
+	if (mode_of(req) == PREFETCH_OFF || !sup->options.prefetch || req->record)
+		return NULL;
+	return list_path(req);
+}
+
+void
+prefetch_prepare(struct session *session, const struct session_request *req,
+    const struct opener_outcome *outcome, int fd)
+{
+	enum prefetch_mode mode = mode_of(req);
 	struct prefetch *prefetch = session->prefetch = prefetch_new(mode);
 	const char *why;
 
@@ -272,7 +298,7 @@ prefetch_prepare(
 		snprintf(prefetch->reason, sizeof(prefetch->reason), "%s", why);
 		return;
 	}
-	prepare_list(session, peer, req->hot_list);
+	prepare_list(session, req, outcome, fd);
 }
 
 /* --- The worker ------------------------------------------------------------------ */

@@ -12,7 +12,7 @@
 #include "common/hotlist.h"
 #include "common/trace.h"
 
-struct peer;
+struct opener_outcome;
 struct session;
 struct session_request;
 struct supervisor;
@@ -71,9 +71,12 @@ const char *prefetch_mode_word(enum prefetch_mode mode);
 /* "off", "on", "sequential"; false for another word. */
 bool prefetch_mode_read(const char *word, enum prefetch_mode *ret);
 
-/* Opens the hot list on behalf of peer and makes a plan of it.  The session has its image. */
-void prefetch_prepare(
-    struct session *session, const struct peer *peer, const struct session_request *req);
+/* The list that a session is to have opened for it, which the caller frees; NULL: none. */
+char *prefetch_list_path(const struct supervisor *sup, const struct session_request *req);
+/* Makes a plan of a copy of that list, fd, or of what else it is to be; outcome is that of having
+ * it opened.  fd is borrowed; -1: there is none.  The session has its image. */
+void prefetch_prepare(struct session *session, const struct session_request *req,
+    const struct opener_outcome *outcome, int fd);
 /* Tells the worker, which was told of the session right before. */
 void prefetch_send(struct session *session);
 /* The session ends: keeps the numbers and lets go of the rest. */

@@ -106,6 +106,28 @@ privs_init(void)
 	return apply();
 }
 
+int
+privs_keep(const enum priv *kept, size_t nr)
+{
+	cap_t wanted;
+	int r = 0;
+
+	if (sets == NULL)
+		return 0;
+	wanted = cap_init();
+	if (wanted == NULL)
+		return -errno;
+	for (size_t i = 0; r == 0 && i < nr; i++)
+		r = keep(wanted, &needs[kept[i]]);
+	if (r < 0) {
+		cap_free(wanted);
+		return r;
+	}
+	cap_free(sets);
+	sets = wanted;
+	return apply();
+}
+
 enum priv
 priv_raise(enum priv need)
 {

@@ -10,6 +10,7 @@
 #define SUPERVISOR_PRIVS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* clang-format off */
 /*	PRIV(NAME, "what needs it", capabilities…) */
@@ -45,6 +46,10 @@ bool priv_is_available(enum priv need);
 
 /* "start a worker as another user" */
 const char *priv_doc(enum priv need);
+
+/* For a forked child that serves these needs alone: gives up what the others took.  0 or a
+ * negative errno. */
+int privs_keep(const enum priv *kept, size_t nr);
 
 /* For a forked child: empties the bounding set, before it gives up its user; then,
  * last, every other set.  0 or a negative errno. */

@@ -14,6 +14,8 @@
 #include "common/xalloc.h"
 #include "supervisor/child.h"
 #include "supervisor/json.h"
+#include "supervisor/opener.h"
+#include "supervisor/opener/image.h"
 #include "supervisor/prefetch.h"
 #include "supervisor/record.h"
 #include "supervisor/session_impl.h"
@@ -25,8 +27,16 @@
 
 static const char *const state_words[] = {
     [RECORDING_RUNNING] = "running",
+    [RECORDING_SAVING] = "saving",
     [RECORDING_SAVED] = "saved",
     [RECORDING_FAILED] = "failed",
+};
+
+/* A list that is being written, whatever becomes of its session meanwhile. */
+struct saving {
+	struct recording *recording; /* NULL: gone */
+	char *path, *reason, *id;    /* owned */
+	uint64_t number, pages;
 };
 
 /* --- Life ------------------------------------------------------------------------ */
@@ -37,6 +47,8 @@ destroy(struct recording *recording)
 	struct recordings *all = &recording->session->sup->recordings;
 
 	list_remove(&recording->link);
+	if (recording->saving)
+		recording->saving->recording = NULL;
 	if (list_is_empty(&all->running))
 		ev_timer_stop(recording->session->sup->loop, &all->tick);
 	trace_unmap(&recording->trace);
@@ -73,9 +85,16 @@ recording_new(struct session *session, const char *path)
 	list_init(&recording->link);
 	recording->session = session;
 	recording->fd = -1;
-	recording->path =
-	    path != NULL ? xstrdup(path) : xasprintf("%s" PREFETCH_SUFFIX, session->image_path);
+	recording->path = xstrdup(path);
 	return recording;
+}
+
+char *
+recording_default_path(const struct session *session)
+{
+	const char *named = template_hot_list(session);
+
+	return named ? xstrdup(named) : xasprintf("%s" PREFETCH_SUFFIX, session->image_path);
 }
 
 bool
@@ -94,20 +113,25 @@ open_trace(struct recording *recording)
 }
 
 /* One that opens an image says so, and what is meant here is no image. */
-static int
-check_path(struct recording *recording, char *why, size_t why_bytes)
+int
+recording_refuse(const struct opener_outcome *outcome, char *why, size_t why_bytes)
 {
 	static const char image[] = "image ";
-	char text[sizeof(recording->reason) * 2] = "";
-	const char *what = text;
-	int r = image_replace(recording->session->sup, &recording->peer, recording->path, NULL, 0,
-	    text, sizeof(text));
+	const char *what = outcome->why;
 
-	if (r == 0)
-		return 0;
 	if (strncmp(what, image, strlen(image)) == 0)
 		what += strlen(image);
-	return why_set(why, why_bytes, r, "it cannot be recorded: %s", what);
+	return why_set(why, why_bytes, outcome->error, "it cannot be recorded: %s", what);
+}
+
+static int
+check_free(const struct session *session, char *why, size_t why_bytes)
+{
+	if (session->recording == NULL || session->recording->state == RECORDING_SAVED ||
+	    session->recording->state == RECORDING_FAILED)
+		return 0;
+	return why_set(why, why_bytes, -EBUSY, "session %s is recorded already, to %s", session->id,
+	    session->recording->path);
 }
 
 int
@@ -117,17 +141,14 @@ recording_prepare(
 	struct recording *recording;
 	int r;
 
-	if (recording_runs(session))
-		return why_set(why, why_bytes, -EBUSY, "session %s is recorded already, to %s",
-		    session->id, session->recording->path);
-	recording = recording_new(session, path != NULL ? path : template_hot_list(session));
+	r = check_free(session, why, why_bytes);
+	if (r < 0)
+		return r;
+	recording = recording_new(session, path);
 	recording->peer = *peer;
-	r = check_path(recording, why, why_bytes);
-	if (r == 0) {
-		r = open_trace(recording);
-		if (r < 0)
-			why_set(why, why_bytes, r, "no memory to record into: %s", strerror(-r));
-	}
+	r = open_trace(recording);
+	if (r < 0)
+		why_set(why, why_bytes, r, "no memory to record into: %s", strerror(-r));
 	if (r < 0) {
 		destroy(recording);
 		return r;
@@ -149,13 +170,6 @@ send_trace(struct session *session)
 	return child_send(session->child, &msg, &session->recording->fd, 1);
 }
 
-static void
-fail(struct recording *recording, const char *reason)
-{
-	recording->state = RECORDING_FAILED;
-	snprintf(recording->reason, sizeof(recording->reason), "%s", reason);
-}
-
 void
 recording_send(struct session *session)
 {
@@ -172,11 +186,8 @@ recording_send(struct session *session)
 }
 
 int
-recording_start(
-    struct session *session, const struct peer *peer, const char *path, char *why, size_t why_bytes)
+recording_check(const struct session *session, char *why, size_t why_bytes)
 {
-	int r;
-
 	if (!session_is_live(session) || session_is_over(session) || session->child == NULL ||
 	    !session->sent)
 		return why_set(why, why_bytes, -EINVAL,
@@ -186,7 +197,17 @@ recording_start(
 		return why_set(why, why_bytes, -ENOTSUP,
 		    "worker v%s is too old to record; hand session %s over to a newer one first",
 		    session->version, session->id);
-	r = recording_prepare(session, peer, path, why, why_bytes);
+	return check_free(session, why, why_bytes);
+}
+
+int
+recording_start(
+    struct session *session, const struct peer *peer, const char *path, char *why, size_t why_bytes)
+{
+	int r = recording_check(session, why, why_bytes);
+
+	if (r == 0)
+		r = recording_prepare(session, peer, path, why, why_bytes);
 	if (r < 0)
 		return r;
 	r = send_trace(session);
@@ -231,17 +252,78 @@ make_list(const struct recording *recording, struct hotlist *list)
 	return hotlist_add_pages(list, pages, nr);
 }
 
-static int
-save(struct recording *recording, char *why, size_t why_bytes)
+/* Once for each recording, also of a session that has ended. */
+static void
+settle(struct recording *recording, enum recording_state state, const char *reason)
 {
-	struct session *session = recording->session;
+	recording->saving = NULL;
+	recording->state = state;
+	snprintf(recording->reason, sizeof(recording->reason), "%s", reason);
+	session_mark_changed(recording->session);
+}
+
+static void
+on_saved(void *arg, struct opener_answer *answer)
+{
+	struct saving *saving = arg;
+	const char *why;
+	int r = opener_result(answer, &why);
+
+	if (r < 0)
+		log_warning("session %" PRIu64 " id=%s: no hot list is saved to %s: %s",
+		    saving->number, saving->id, saving->path, why);
+	else
+		log_notice("session %" PRIu64 " id=%s: hot list saved to %s, pages=%" PRIu64 ": %s",
+		    saving->number, saving->id, saving->path, saving->pages, saving->reason);
+	if (saving->recording != NULL)
+		settle(saving->recording, r < 0 ? RECORDING_FAILED : RECORDING_SAVED,
+		    r < 0 ? why : saving->reason);
+	free(saving->path);
+	free(saving->reason);
+	free(saving->id);
+	free(saving);
+}
+
+static int
+have_written(struct recording *recording, const struct image_bytes *bytes, const char *reason,
+    char *why, size_t why_bytes)
+{
+	const struct session *session = recording->session;
+	const struct opener_request request = {.peer = &recording->peer,
+	    .record = recording->path,
+	    .bytes = bytes->bytes,
+	    .nr_bytes = bytes->nr};
+	struct saving *saving = xcalloc(1, sizeof(*saving));
+	struct opening *opening;
+
+	saving->recording = recording;
+	saving->path = xstrdup(recording->path);
+	saving->reason = xstrdup(reason);
+	saving->id = xstrdup(session->id);
+	saving->number = session->number;
+	saving->pages = recording->pages;
+	int r = opener_ask(session->sup, &request, on_saved, saving, &opening, why, why_bytes);
+	if (r == 0) {
+		recording->saving = saving;
+		return 0;
+	}
+	free(saving->path);
+	free(saving->reason);
+	free(saving->id);
+	free(saving);
+	return r;
+}
+
+static int
+save(struct recording *recording, const char *reason, char *why, size_t why_bytes)
+{
 	scoped_free unsigned char *bytes = NULL;
 	struct hotlist list;
 	size_t nr_bytes = 0;
 	int r;
 
 	hotlist_init(&list);
-	prefetch_identify(session, &list.image);
+	prefetch_identify(recording->session, &list.image);
 	r = make_list(recording, &list);
 	recording->pages = list.nr_pages;
 	if (r == 0 && list.nr_pages == 0)
@@ -253,8 +335,8 @@ save(struct recording *recording, char *why, size_t why_bytes)
 		return why_set(why, why_bytes, r, "its guest has touched nothing");
 	if (r < 0)
 		return why_set(why, why_bytes, r, "no list could be made: %s", strerror(-r));
-	return image_replace(
-	    session->sup, &recording->peer, recording->path, bytes, nr_bytes, why, why_bytes);
+	const struct image_bytes written = {bytes, nr_bytes};
+	return have_written(recording, &written, reason, why, why_bytes);
 }
 
 void
@@ -266,16 +348,12 @@ recording_stop(struct session *session, const char *reason)
 	if (!recording_runs(session))
 		return;
 	send_stop(session);
-	if (recording->fd < 0 || save(recording, why, sizeof(why)) < 0) {
-		fail(recording, why);
+	if (recording->fd < 0 || save(recording, reason, why, sizeof(why)) < 0) {
+		settle(recording, RECORDING_FAILED, why);
 		session_log(session, LOG_LEVEL_WARNING, "no hot list is saved to %s: %s",
 		    recording->path, why);
 	} else {
-		recording->state = RECORDING_SAVED;
-		snprintf(recording->reason, sizeof(recording->reason), "%s", reason);
-		session_log(session, LOG_LEVEL_NOTICE,
-		    "hot list saved to %s, pages=%" PRIu64 ": %s", recording->path,
-		    recording->pages, reason);
+		recording->state = RECORDING_SAVING;
 	}
 	trace_unmap(&recording->trace);
 	fd_closep(&recording->fd);

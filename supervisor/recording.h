@@ -17,13 +17,16 @@
 #include "common/list.h"
 #include "common/trace.h"
 #include "supervisor/image.h"
+#include "supervisor/opener/wire.h"
 #include "supervisor/settle.h"
 
+struct saving;
 struct session;
 struct supervisor;
 
 enum recording_state {
 	RECORDING_RUNNING,
+	RECORDING_SAVING, /* the list is made and being written */
 	RECORDING_SAVED,
 	RECORDING_FAILED, /* see reason */
 };
@@ -38,8 +41,9 @@ struct recording {
 	int fd;		  /* owned; of the trace; -1: it has ended, or no worker has told yet */
 	struct trace trace;
 	struct settle settle;
-	uint64_t pages;	  /* of the list, once there is one */
-	char reason[256]; /* why it ended, or why there is no list */
+	struct saving *saving; /* while SAVING */
+	uint64_t pages;	       /* of the list, once there is one */
+	char reason[256];      /* why it ended, or why there is no list */
 };
 
 /* Those of all sessions. */
@@ -51,20 +55,27 @@ struct recordings {
 void recordings_init(struct supervisor *sup);
 void recordings_fini(struct supervisor *sup);
 
-/* Makes ready to record the session and sees that peer may write at path (NULL: the image's,
- * with ".hot" behind it).  0; -EBUSY one runs; or another negative errno, see image_replace().  why
- * gets a sentence.  recording_send() makes it begin. */
+/* Where the list of a session goes whose client does not say: the caller frees. */
+char *recording_default_path(const struct session *session);
+
+/* Makes ready to record the session to path, where peer may write.  0; -EBUSY one runs; or
+ * another negative errno; why gets a sentence.  recording_send() makes it begin. */
 int recording_prepare(struct session *session, const struct peer *peer, const char *path, char *why,
     size_t why_bytes);
-/* The same of a session that is there already, and begins it.  -ENOTSUP: its worker cannot. */
+/* Of a session that is there already: whether it can be recorded now.  0; -EBUSY; -EINVAL;
+ * -ENOTSUP its worker cannot; and a sentence. */
+int recording_check(const struct session *session, char *why, size_t why_bytes);
+/* Both, and begins it. */
 int recording_start(struct session *session, const struct peer *peer, const char *path, char *why,
     size_t why_bytes);
+/* The sentence for what the opener says of the path; returns its error. */
+int recording_refuse(const struct opener_outcome *outcome, char *why, size_t why_bytes);
 /* Tells the worker, which was told of the session right before.  Without effect on a session
  * that is not recorded. */
 void recording_send(struct session *session);
 
 bool recording_runs(const struct session *session);
-/* Saves what there is and ends it, for this reason. */
+/* Ends it, for this reason, and has what there is saved: it is SAVING, or FAILED. */
 void recording_stop(struct session *session, const char *reason);
 /* No page is recorded any more, and nothing is saved. */
 void recording_free(struct session *session);

@@ -47,7 +47,7 @@ enum session_outcome {
 	SESSION_OUTCOME_FAILED,	   /* could not be created: see reason */
 };
 
-/* What a client asks for.  Strings are borrowed for the call. */
+/* What a client asks for.  Strings are borrowed. */
 struct session_request {
 	const char *id;		/* NULL: instance, else generated */
 	const char *instance;	/* the VM's name; may be NULL */
@@ -172,6 +172,8 @@ struct sessions {
 	struct list changed;	/* of struct session.changed */
 	struct list graves;	/* of struct session.grave, in order of their end */
 	struct list homeless;	/* of struct session.on_child: wait for a worker to be started */
+	struct list creations;	/* of struct creation.link: not sessions yet */
+	uint64_t nr_creations;
 	ev_timer place_timer;	/* while homeless is not empty: tries again */
 	uint64_t live;		/* without tombstones */
 	uint64_t dead;		/* tombstones */
@@ -192,16 +194,33 @@ void sessions_sweep(struct sessions *sessions);
 struct session *session_find(struct sessions *sessions, const char *id);
 struct session *session_by_number(struct sessions *sessions, uint64_t number);
 
-/* Opens the image as peer, binds the socket, hands the session to the current worker
- * (started if needed).  0 and a borrowed session in state CREATED: SESSION_OPEN is sent
- * or will be once the worker is ready; wait for session_is_opened() or the end of
- * session_is_live().  Otherwise a negative errno and a sentence in why: -EEXIST a live
- * session has the id, -EINVAL, -EPERM another user's VMM, -ENOSPC too many, -EAGAIN no
- * worker can take it, -EMFILE, -ENFILE or -ENOMEM, -ENAMETOOLONG the run directory leaves
- * no room for a socket, or image_open()'s, overlays_open()'s, template_fork()'s or
- * template_check_image()'s. */
-int session_create(struct sessions *sessions, const struct peer *peer,
-    const struct session_request *req, struct session **ret, char *why, size_t why_bytes);
+struct creation;
+
+/* session: borrowed, in state CREATED: SESSION_OPEN is sent or will be once the worker is ready;
+ * wait for session_is_opened() or the end of session_is_live().  NULL: there is none, for a
+ * negative errno and a sentence. */
+typedef void (*session_created_fn)(void *arg, int error, struct session *session, const char *why);
+
+/* Borrowed for the call. */
+struct session_order {
+	const struct peer *peer;
+	const struct session_request *request;
+	uint64_t open_timeout_ms; /* 0: the configured one */
+	session_created_fn done;  /* called once, from the loop */
+	void *arg;
+};
+
+/* Has the image opened as peer; then binds the socket and hands the session to the current
+ * worker (started if needed).  0, and done will be called unless session_create_cancel() is.
+ * Otherwise, here or to done, a negative errno and a sentence: -EEXIST a live session, or one
+ * that is being created, has the id, -EINVAL, -EPERM another user's VMM, -ENOSPC too many,
+ * -EAGAIN no worker can take it, -ETIMEDOUT its storage does not answer, -EMFILE, -ENFILE or
+ * -ENOMEM, -ENAMETOOLONG the run directory leaves no room for a socket, or image_open()'s,
+ * opener_copy_overlays()'s, template_fork()'s or template_check_image()'s. */
+int session_create(struct sessions *sessions, const struct session_order *order,
+    struct creation **ret, char *why, size_t why_bytes);
+/* Nobody wants it any more: nothing is left of it.  NULL is none. */
+void session_create_cancel(struct creation *creation);
 
 /* The cache key of an image whose client names none. */
 void session_image_key(const struct image *image, char ret[SESSION_ID_BYTES]);

@@ -3,12 +3,17 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
 #include "common/fault.h"
+#include "common/fd.h"
+#include "common/scope.h"
+#include "common/xalloc.h"
 #include "supervisor/child.h"
+#include "supervisor/opener.h"
 #include "supervisor/privs.h"
 #include "supervisor/record.h"
 #include "supervisor/recording.h"
@@ -25,6 +30,20 @@ struct reply {
 	char *why;
 	size_t bytes;
 };
+
+/* A session that the opener works for: nobody but its creator knows of it. */
+struct creation {
+	struct list link; /* sessions.creations */
+	struct supervisor *sup;
+	struct session *session;	/* owned; NULL: it is made */
+	struct session_request request; /* its texts are owned */
+	struct peer peer;
+	struct opening *opening; /* NULL: it has been answered */
+	session_created_fn done;
+	void *arg;
+};
+
+static void on_opened(void *arg, struct opener_answer *answer);
 
 #define refuse(reply, error, ...) why_set((reply)->why, (reply)->bytes, (error), __VA_ARGS__)
 
@@ -142,6 +161,17 @@ generate_id(struct session *session)
 	} while (session_find(&session->sup->sessions, session->id));
 }
 
+static bool
+is_being_created(const struct sessions *sessions, const char *id)
+{
+	struct list *pos;
+
+	list_for_each(pos, &sessions->creations)
+		if (strcmp(list_entry(pos, struct creation, link)->session->id, id) == 0)
+			return true;
+	return false;
+}
+
 static int
 choose_id(const struct reply *reply, const struct session_request *req, struct session *session)
 {
@@ -152,6 +182,9 @@ choose_id(const struct reply *reply, const struct session_request *req, struct s
 		return 0;
 	}
 	const struct session *other = session_find(&session->sup->sessions, id);
+	if (is_being_created(&session->sup->sessions, id))
+		return refuse(reply, -EEXIST,
+		    "session %s is being created; wait for that or choose another id", id);
 	if (other && session_is_live(other))
 		return refuse(reply, -EEXIST,
 		    "session %s exists (%s%s); close it first or choose another id", id,
@@ -206,22 +239,90 @@ prepare(const struct reply *reply, const struct peer *peer, const struct session
 	return r;
 }
 
-static int
-open_files(const struct reply *reply, const struct peer *peer, const struct session_request *req,
-    struct session *session)
-{
-	int r = image_open(
-	    session->sup, peer, req->image_path, &session->image, reply->why, reply->bytes);
+/* --- What is to be opened -------------------------------------------------------- */
 
-	if (r == 0 && req->template)
-		r = template_check_image(
-		    session->sup, req->template, &session->image, reply->why, reply->bytes);
+/* Where the list goes that is recorded, or NULL. */
+static char *
+record_path(const struct session_request *req)
+{
+	if (!req->record)
+		return NULL;
+	return req->record_path ? xstrdup(req->record_path)
+				: xasprintf("%s" PREFETCH_SUFFIX, req->image_path);
+}
+
+static int
+ask(struct creation *creation, uint64_t timeout_ms, const struct reply *reply)
+{
+	const struct session_request *req = &creation->request;
+	struct supervisor *sup = creation->session->sup;
+	scoped_free char *record = record_path(req);
+	scoped_free char *hot_list = prefetch_list_path(sup, req);
+	const struct opener_request request = {
+	    .peer = &creation->peer,
+	    .image = req->image_path,
+	    .overlays = req->overlays,
+	    .nr_overlays = req->nr_overlays,
+	    .record = record,
+	    .hot_list = hot_list,
+	    .timeout_ms = timeout_ms,
+	};
+
+	return opener_ask(
+	    sup, &request, on_opened, creation, &creation->opening, reply->why, reply->bytes);
+}
+
+/* --- What was opened ------------------------------------------------------------- */
+
+/* Says what became of a part, if that is an error. */
+static int
+pass_on(const struct reply *reply, const struct opener_answer *answer, enum opener_part part)
+{
+	const struct opener_outcome *outcome = &answer->outcomes[part];
+
+	if (outcome->error >= 0)
+		return 0;
+	if (part == OPENER_RECORD)
+		return recording_refuse(outcome, reply->why, reply->bytes);
+	return refuse(reply, outcome->error, "%s", outcome->why);
+}
+
+/* Its template may have become another one meanwhile. */
+static int
+check_template(
+    const struct reply *reply, const struct session_request *req, const struct session *session)
+{
+	struct session_request again = *req;
+	int r;
+
+	if (!req->template)
+		return 0;
+	r = template_fork(session->sup, &again, reply->why, reply->bytes);
+	return r < 0 ? r
+		     : template_check_image(
+			   session->sup, req->template, &session->image, reply->why, reply->bytes);
+}
+
+static int
+take_files(struct creation *creation, struct opener_answer *answer, const struct reply *reply)
+{
+	struct session *session = creation->session;
+	int r = pass_on(reply, answer, OPENER_IMAGE);
+
 	if (r < 0)
 		return r;
-	session->image_path = strdup(req->image_path);
-	if (!session->image_path)
-		return refuse(reply, -ENOMEM, "no memory for another session");
-	r = overlays_open(session, peer, req, reply->why, reply->bytes);
+	session->image = answer->image;
+	session->image.fd = fd_take(&answer->fds[OPENER_IMAGE]);
+	r = check_template(reply, &creation->request, session);
+	if (r < 0)
+		return r;
+	session->image_path = xstrdup(creation->request.image_path);
+	r = pass_on(reply, answer, OPENER_OVERLAYS);
+	if (r == 0 && creation->request.nr_overlays > 0) {
+		r = overlays_keep(session, &creation->request, &answer->fds[OPENER_OVERLAYS]);
+		if (r < 0)
+			refuse(reply, r, "the overlays cannot be kept: %s", strerror(-r));
+	}
 	if (r < 0)
 		return r;
 	r = pagemap_create(session->image.bytes, &session->map_fd);
@@ -231,6 +332,19 @@ open_files(const struct reply *reply, const struct peer *peer, const struct sess
 		return refuse(reply, r, "no page map for an image of %" PRIu64 " bytes: %s",
 		    session->image.bytes, strerror(-r));
 	return session_socket_open(session, reply->why, reply->bytes);
+}
+
+static int
+take_record(
+    struct creation *creation, const struct opener_answer *answer, const struct reply *reply)
+{
+	scoped_free char *path = record_path(&creation->request);
+	int r = path ? pass_on(reply, answer, OPENER_RECORD) : 0;
+
+	if (r < 0 || !path)
+		return r;
+	return recording_prepare(
+	    creation->session, &creation->peer, path, reply->why, reply->bytes);
 }
 
 /* Why the fleet has no worker is in the sentence.  Its errno stays with us: a client
@@ -244,57 +358,31 @@ place(const struct reply *reply, struct session *session)
 }
 
 static int
-set_up(const struct reply *reply, const struct peer *peer, const struct session_request *asked,
-    struct session *session)
+finish(struct creation *creation, struct opener_answer *answer, const struct reply *reply)
 {
-	struct session_request req = *asked;
-	int r = 0;
+	struct session *session = creation->session;
+	int r;
 
-	if (req.template)
-		r = template_fork(session->sup, &req, reply->why, reply->bytes);
-	if (r == 0)
-		r = prepare(reply, peer, &req, session);
-	if (r == 0)
-		r = open_files(reply, peer, &req, session);
-	if (r == 0) {
-		name_session(&req, session);
-		if (req.record)
-			r = recording_prepare(
-			    session, peer, req.record_path, reply->why, reply->bytes);
-	}
-	if (r == 0) {
-		prefetch_prepare(session, peer, &req);
-		r = place(reply, session);
-	}
-	return r;
+	if (answer->error < 0)
+		return refuse(reply, answer->error, "%s", answer->why);
+	if (session->sup->stopping != STOP_NOT)
+		return refuse(reply, -EAGAIN, "pagerd is stopping");
+	r = take_files(creation, answer, reply);
+	if (r < 0)
+		return r;
+	name_session(&creation->request, session);
+	r = take_record(creation, answer, reply);
+	if (r < 0)
+		return r;
+	prefetch_prepare(session, &creation->request, &answer->outcomes[OPENER_HOT_LIST],
+	    answer->fds[OPENER_HOT_LIST]);
+	return place(reply, session);
 }
 
-int
-session_create(struct sessions *sessions, const struct peer *peer,
-    const struct session_request *req, struct session **ret, char *why, size_t why_bytes)
+static void
+enter(struct session *session)
 {
-	const struct reply reply = {why, why_bytes};
-
-	if (sessions->live >= sessions->sup->options.max_sessions)
-		return refuse(&reply, -ENOSPC,
-		    "%" PRIu64 " sessions are live, which is the limit; raise max-sessions",
-		    sessions->live);
-	uint64_t max_held = sessions->sup->max_held;
-	if (max_held != 0 && sessions->live >= max_held)
-		return refuse(&reply, -EMFILE,
-		    "%" PRIu64 " sessions are live, and pagerd may open no more files; raise its "
-		    "LimitNOFILE",
-		    sessions->live);
-	struct session *session = session_new(sessions);
-	if (!session)
-		return refuse(&reply, -ENOMEM, "no memory for another session");
-	int r = set_up(&reply, peer, req, session);
-	if (r < 0) {
-		session_free(session);
-		return r;
-	}
-	list_add(&sessions->all, &session->link);
-	sessions->live++;
+	sessions_insert(&session->sup->sessions, session);
 	session_arm_deadline(session);
 	(void)fault(FAULT_CREATE_RECORD);
 	record_save(session);
@@ -303,6 +391,121 @@ session_create(struct sessions *sessions, const struct peer *peer,
 	    " on worker v%s; waiting for its VMM at %s",
 	    (unsigned int)session->vmm_uid, session->image_path, session->image.bytes,
 	    session->version, session->socket_path);
-	*ret = session;
+}
+
+/* The session goes with it, unless it was taken out. */
+static void
+creation_free(struct creation *creation)
+{
+	struct sessions *sessions = &creation->sup->sessions;
+
+	opener_cancel(creation->opening);
+	session_free(creation->session);
+	session_request_free(&creation->request);
+	list_remove(&creation->link);
+	sessions->nr_creations--;
+	free(creation);
+}
+
+static void
+on_opened(void *arg, struct opener_answer *answer)
+{
+	struct creation *creation = arg;
+	session_created_fn done = creation->done;
+	void *done_arg = creation->arg;
+	struct session *session = creation->session;
+	char why[OPENER_WHY_BYTES] = "see pagerd's log";
+	const struct reply reply = {why, sizeof(why)};
+	int r;
+
+	creation->opening = NULL;
+	r = finish(creation, answer, &reply);
+	if (r == 0)
+		creation->session = NULL;
+	creation_free(creation);
+	if (r == 0)
+		enter(session);
+	done(done_arg, r, r == 0 ? session : NULL, why);
+}
+
+/* --- Asking ---------------------------------------------------------------------- */
+
+static int
+check_room(const struct reply *reply, const struct sessions *sessions)
+{
+	uint64_t nr = sessions->live + sessions->nr_creations;
+	uint64_t max_held = sessions->sup->max_held;
+
+	if (nr >= sessions->sup->options.max_sessions)
+		return refuse(reply, -ENOSPC,
+		    "%" PRIu64 " sessions are live, which is the limit; raise max-sessions", nr);
+	if (max_held != 0 && nr >= max_held)
+		return refuse(reply, -EMFILE,
+		    "%" PRIu64 " sessions are live, and pagerd may open no more files; raise its "
+		    "LimitNOFILE",
+		    nr);
 	return 0;
+}
+
+static int
+begin(struct creation *creation, const struct session_order *order, const struct reply *reply)
+{
+	struct session_request req = *order->request;
+	int r = 0;
+
+	if (req.template)
+		r = template_fork(creation->sup, &req, reply->why, reply->bytes);
+	if (r == 0)
+		r = prepare(reply, &creation->peer, &req, creation->session);
+	if (r < 0)
+		return r;
+	session_request_copy(&creation->request, &req);
+	return ask(creation, order->open_timeout_ms, reply);
+}
+
+int
+session_create(struct sessions *sessions, const struct session_order *order, struct creation **ret,
+    char *why, size_t why_bytes)
+{
+	const struct reply reply = {why, why_bytes};
+	struct session *session;
+	int r = check_room(&reply, sessions);
+
+	*ret = NULL;
+	if (r < 0)
+		return r;
+	session = session_new(sessions);
+	if (!session)
+		return refuse(&reply, -ENOMEM, "no memory for another session");
+	struct creation *creation = xcalloc(1, sizeof(*creation));
+	list_init(&creation->link);
+	creation->sup = sessions->sup;
+	creation->session = session;
+	creation->peer = *order->peer;
+	creation->done = order->done;
+	creation->arg = order->arg;
+	r = begin(creation, order, &reply);
+	/* Not before: its id is compared with those on the list. */
+	list_add(&sessions->creations, &creation->link);
+	sessions->nr_creations++;
+	if (r < 0) {
+		creation_free(creation);
+		return r;
+	}
+	*ret = creation;
+	return 0;
+}
+
+void
+session_create_cancel(struct creation *creation)
+{
+	if (creation)
+		creation_free(creation);
+}
+
+void
+sessions_cancel_creations(struct sessions *sessions)
+{
+	while (!list_is_empty(&sessions->creations))
+		creation_free(list_entry(sessions->creations.next, struct creation, link));
 }

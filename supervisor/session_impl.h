@@ -39,6 +39,13 @@ void session_set_version(struct session *session, const char *version);
 /* Adds the numbers of a tombstone that goes to the totals. */
 void session_retire(struct sessions *sessions, const struct session *session);
 
+/* session_create.c: nobody who waits for one is told. */
+void sessions_cancel_creations(struct sessions *sessions);
+
+/* session_request.c: a copy with texts of its own. */
+void session_request_copy(struct session_request *to, const struct session_request *from);
+void session_request_free(struct session_request *request);
+
 /* sessions.c */
 
 /* Its waits are told at the end of this loop turn. */

@@ -27,6 +27,7 @@ sessions_init(struct sessions *sessions, struct supervisor *sup)
 	list_init(&sessions->graves);
 	list_init(&sessions->homeless);
 	ev_timer_init(&sessions->place_timer, on_place, 0.0, 0.0);
+	list_init(&sessions->creations);
 	sessions->place_timer.data = sessions;
 }
 
@@ -47,6 +48,7 @@ sessions_fini(struct sessions *sessions)
 	if (!sessions->sup)
 		return;
 	ev_timer_stop(sessions->sup->loop, &sessions->place_timer);
+	sessions_cancel_creations(sessions);
 	while (!list_is_empty(&sessions->all)) {
 		struct session *session = list_entry(sessions->all.next, struct session, link);
 

@@ -17,6 +17,7 @@
 #include "supervisor/control_sock.h"
 #include "supervisor/handoff.h"
 #include "supervisor/notify.h"
+#include "supervisor/opener.h"
 #include "supervisor/fdstore.h"
 #include "supervisor/privs.h"
 #include "supervisor/record.h"
@@ -240,6 +241,8 @@ supervisor_init(struct supervisor *sup, struct options *options, int argc, char 
 	r = choose_worker_user(sup);
 	if (r == 0)
 		r = choose_admin_group(sup);
+	if (r == 0)
+		r = opener_start(sup);
 	if (r < 0)
 		return r;
 	config_check_roots(&sup->options);
@@ -321,6 +324,7 @@ supervisor_fini(struct supervisor *sup)
 		metrics_fini(&sup->metrics);
 		events_fini(&sup->events);
 	}
+	opener_stop(sup);
 	if (orphans > 0)
 		log_notice("supervisor: stopped; workers=%" PRIu64 " keep sessions=%" PRIu64,
 		    orphans, sessions);

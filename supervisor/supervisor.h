@@ -21,6 +21,7 @@
 struct controls;
 struct http_server;
 struct fdstore;
+struct opener;
 struct records;
 struct templates;
 struct upgrade;
@@ -57,6 +58,7 @@ struct supervisor {
 	struct fdstore *fdstore;     /* owned; NULL: the service manager keeps nothing */
 	struct records *records;     /* owned; NULL: none are kept */
 	struct templates *templates; /* owned */
+	struct opener *opener;	     /* owned */
 	struct recovery recovery;
 	struct recordings recordings;
 	int lock; /* owned; held while this supervisor owns run_dir */

@@ -290,22 +290,14 @@ check_request(const char *name, const struct template_request *req, char *why, s
 }
 
 /* What is asked for, with the identity of the image as it is now. */
-static int
-prepare(struct supervisor *sup, const struct peer *peer, const struct template_request *req,
-    struct template *ret, char *why, size_t why_bytes)
+static void
+prepare(const struct template_request *req, const struct image *image, struct template *ret)
 {
-	struct image image = {.fd = -1};
-	int r = image_open(sup, peer, req->image_path, &image, why, why_bytes);
-
-	if (r < 0)
-		return r;
-	fd_closep(&image.fd);
-	ret->image = identity_of(&image);
+	ret->image = identity_of(image);
 	ret->spec.image_path = xstrdup(req->image_path);
 	ret->spec.hot_list = req->hot_list ? xstrdup(req->hot_list) : NULL;
 	ret->spec.prefetch = req->prefetch;
 	ret->spec.cache_key = req->cache_key ? xstrdup(req->cache_key) : NULL;
-	return 0;
 }
 
 static bool
@@ -349,26 +341,47 @@ make(struct supervisor *sup, struct template *asked, char *why, size_t why_bytes
 	return 0;
 }
 
-int
-template_put(struct supervisor *sup, const struct peer *peer, const char *name,
-    const struct template_request *req, bool *ret_made, char *why, size_t why_bytes)
+/* *ret: the one that there is; NULL: none, which is no error. */
+static int
+find_to_put(const struct supervisor *sup, const char *name, const struct template_request *req,
+    struct template **ret, char *why, size_t why_bytes)
 {
-	struct template *existing, asked = {.state = TEMPLATE_REGISTERED};
 	int r = check_request(name, req, why, why_bytes);
 
-	*ret_made = false;
+	*ret = NULL;
 	if (r == 0)
-		r = find(sup, name, &existing, why, why_bytes);
-	if (r < 0 && r != -ENOENT)
+		r = find(sup, name, ret, why, why_bytes);
+	if (r == -ENOENT)
+		return 0;
+	if (r == 0 && (*ret)->state == TEMPLATE_DAMAGED)
+		return template_may(sup, *ret, TEMPLATE_EV_PUT, why, why_bytes);
+	return r;
+}
+
+int
+template_check(const struct supervisor *sup, const char *name, const struct template_request *req,
+    char *why, size_t why_bytes)
+{
+	struct template *existing;
+
+	return find_to_put(sup, name, req, &existing, why, why_bytes);
+}
+
+int
+template_put(struct supervisor *sup, const char *name, const struct template_request *req,
+    const struct image *image, bool *ret_made, char *why, size_t why_bytes)
+{
+	struct template *existing, asked = {.state = TEMPLATE_REGISTERED};
+	int r = find_to_put(sup, name, req, &existing, why, why_bytes);
+
+	*ret_made = r == 0 && existing == NULL;
+	if (r < 0)
 		return r;
-	if (r == 0 && existing->state == TEMPLATE_DAMAGED)
-		return template_may(sup, existing, TEMPLATE_EV_PUT, why, why_bytes);
-	*ret_made = r == -ENOENT;
 	snprintf(asked.name, sizeof(asked.name), "%s", name);
-	r = prepare(sup, peer, req, &asked, why, why_bytes);
-	if (r == 0 && *ret_made)
+	prepare(req, image, &asked);
+	if (*ret_made)
 		r = make(sup, &asked, why, why_bytes);
-	else if (r == 0 && !is_same(existing, &asked))
+	else if (!is_same(existing, &asked))
 		r = template_step(sup, existing, TEMPLATE_EV_PUT, &asked, why, why_bytes);
 	template_spec_fini(&asked.spec);
 	return r;

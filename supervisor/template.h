@@ -18,7 +18,6 @@
 
 #include "supervisor/session.h"
 
-struct peer;
 struct supervisor;
 
 #define TEMPLATE_MAX		1024U /* templates; a name each and a file */
@@ -104,10 +103,13 @@ const char *template_state_word(enum template_state state);
  *	others		the record could not be written; nothing has changed */
 int template_find(const struct supervisor *sup, const char *name, const struct template **ret,
     char *why, size_t why_bytes);
-/* Makes or changes one; the image is opened as peer.  *ret_made: there was none before.
- * Asking for what is there already is always allowed. */
-int template_put(struct supervisor *sup, const struct peer *peer, const char *name,
-    const struct template_request *req, bool *ret_made, char *why, size_t why_bytes);
+/* Whether one may be asked for, whatever its image. */
+int template_check(const struct supervisor *sup, const char *name,
+    const struct template_request *req, char *why, size_t why_bytes);
+/* Makes or changes one; image is what was opened as its client.  *ret_made: there was none
+ * before.  Asking for what is there already is always allowed. */
+int template_put(struct supervisor *sup, const char *name, const struct template_request *req,
+    const struct image *image, bool *ret_made, char *why, size_t why_bytes);
 /* PROMOTE, DEMOTE or DELETE.  *ret_state is the state that it has now. */
 int template_do(struct supervisor *sup, const char *name, enum template_event event,
     enum template_state *ret_state, char *why, size_t why_bytes);

@@ -7,6 +7,7 @@ silent.  Speaks to /dev/fuse itself, so that it needs no library.
         image.error = errno.ESTALE      # reads fail from now on
         image.pause()                   # reads get no answer
         image.pause(silent=True)        # nor do questions of how the file is
+        image.hang()                    # nothing is answered: no path can be opened
         image.resume()
 """
 import ctypes
@@ -23,6 +24,7 @@ MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 0x4000, 1 << 18, 2
 LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, FLUSH, INIT = 1, 2, 3, 14, 15, 17, 18, 25, 26
 OPENDIR, RELEASEDIR, ACCESS, INTERRUPT, DESTROY, BATCH_FORGET = 27, 29, 34, 36, 38, 42
 NO_ANSWER = (FORGET, INTERRUPT, BATCH_FORGET)
+HANGING = (LOOKUP, OPEN, OPENDIR, ACCESS, STATFS)
 FILE_NODE = 2
 ASYNC_READ = 1  # as every library says: who waits can be killed
 libc = ctypes.CDLL(None, use_errno=True)
@@ -61,7 +63,7 @@ class Image:
         self.error = 0
         self.is_bad = lambda offset, size: True  # which reads the two above are about
         self.reads = 0
-        self.is_paused = self.is_silent = False
+        self.is_paused = self.is_silent = self.is_hung = False
         self.held = []
         self.changed = threading.Condition()
         os.mkdir(self.directory)
@@ -88,16 +90,21 @@ class Image:
             self.is_paused = True
             self.is_silent = silent
 
+    def hang(self):
+        with self.changed:
+            self.is_paused = self.is_silent = self.is_hung = True
+
     def resume(self):
         with self.changed:
             self.is_paused = False
             self.is_silent = False
+            self.is_hung = False
             held, self.held = self.held, []
         for answer, arguments in held:
             answer(*arguments)
 
     def wait_held(self, n=1, timeout=vmm.DEADLINE_S):
-        """Until n reads are without an answer."""
+        """Until n reads, or other questions, are without an answer."""
         with self.changed:
             if not self.changed.wait_for(lambda: len(self.held) >= n, timeout):
                 raise TimeoutError("%d reads are held, not %d" % (len(self.held), n))
@@ -145,6 +152,11 @@ class Image:
         self._tell_attr(unique, node)
 
     def _on(self, opcode, unique, node, body):
+        with self.changed:
+            if self.is_hung and opcode in HANGING:
+                self.held.append((self._on, (opcode, unique, node, body)))
+                self.changed.notify_all()
+                return
         if opcode == INIT:
             self._answer(unique, 0, struct.pack("<4I2H2I2HI7I", 7, 31, 65536, ASYNC_READ,
                                                 64, 48, 65536, 1, 16, 0, 0, *[0] * 7))

@@ -260,8 +260,10 @@ body_for(const char *id)
 static inline struct life
 life_asked(const char *id)
 {
-	struct session *session = session_find(&rig.sup.sessions, id);
+	struct session *session;
 
+	wait_for(session_find(&rig.sup.sessions, id) != NULL);
+	session = session_find(&rig.sup.sessions, id);
 	if (!session)
 		abort();
 	struct life life = life_of(&rig.workers[0], session);

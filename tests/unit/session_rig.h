@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "supervisor/opener.h"
 #include "supervisor/session_impl.h"
 #include "tests/unit/fake_fleet.h"
 #include "tests/unit/tap.h"
@@ -227,6 +228,9 @@ rig_start(void)
 	options->fault_spin_us = 7;
 	options->on_image_error = hold;
 	rig.peer = (struct peer){.uid = geteuid(), .gid = getegid()};
+	options->open_timeout_ms = 60000;
+	if (opener_start(&rig.sup) < 0)
+		abort();
 	sessions_init(&rig.sup.sessions, &rig.sup);
 	ev_timer_init(&rig.watchdog, rig_on_watchdog, 150.0, 0.0);
 	ev_timer_start(rig.sup.loop, &rig.watchdog);
@@ -239,6 +243,7 @@ rig_stop(void)
 	char path[128];
 
 	sessions_fini(&rig.sup.sessions);
+	opener_stop(&rig.sup);
 	for (unsigned int i = 0; i < RIG_WORKERS; i++)
 		rig_worker_stop(&rig.workers[i]);
 	ev_timer_stop(rig.sup.loop, &rig.watchdog);
@@ -357,11 +362,46 @@ life_drop(struct life *life)
 	}
 }
 
+struct rig_created {
+	bool is_done;
+	int error;
+	struct session *session;
+};
+
+static inline void
+rig_on_created(void *arg, int error, struct session *session, const char *why)
+{
+	struct rig_created *created = arg;
+
+	*created = (struct rig_created){true, error, session};
+	snprintf(rig.why, sizeof(rig.why), "%s", why);
+}
+
+/* A process that has answered ends a little later. */
+static inline bool
+rig_opener_is_idle(void)
+{
+	uint64_t running, stuck;
+
+	opener_count(&rig.sup, &running, &stuck);
+	return running == 0;
+}
+
 static inline int
 rig_create(const struct session_request *req, struct session **ret)
 {
+	struct rig_created created = {0};
+	const struct session_order order = {
+	    .peer = &rig.peer, .request = req, .done = rig_on_created, .arg = &created};
+	struct creation *creation;
+	int r;
+
 	rig.why[0] = '\0';
-	return session_create(&rig.sup.sessions, &rig.peer, req, ret, rig.why, sizeof(rig.why));
+	r = session_create(&rig.sup.sessions, &order, &creation, rig.why, sizeof(rig.why));
+	while (r == 0 && !(created.is_done && rig_opener_is_idle()) && !rig.timed_out)
+		ev_run(rig.sup.loop, EVRUN_ONCE);
+	*ret = created.session;
+	return r < 0 ? r : created.error;
 }
 
 /* The worker takes its SESSION_OPEN, but does not answer. */

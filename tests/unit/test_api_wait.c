@@ -27,9 +27,8 @@ test_create(void)
 	life_drop(&life);
 
 	ask(&a, "POST", "/sessions", body_for("c"));
-	waits(&a);
-	leave(&a);
 	life = life_asked("c");
+	leave(&a);
 	rig_say_opened(life.worker, life.open_seq, life.number, 0);
 	ok(session_is_opened(life.session) && session_is_live(life.session),
 	    "a client that leaves leaves the session");

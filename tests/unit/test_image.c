@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening what a client names: only images, only below the roots, only with the
  * client's own rights, and never waiting. */
-#include "supervisor/image.h"
+#include "supervisor/opener/image.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -197,7 +197,7 @@ run_case(const struct image_case *c, const char *phase)
 	char why[512] = "";
 	const char *path = in_base(c->path);
 	struct self before = look_at_self();
-	int r = image_open(&sup, c->peer, path, &image, why, sizeof(why));
+	int r = image_open(&sup.options.image_root, c->peer, path, &image, why, sizeof(why));
 
 	is_int(
 	    r, c->want, "%s: %s as uid %u (%s)", phase, c->path, (unsigned int)c->peer->uid, why);
@@ -232,16 +232,18 @@ test_relative(void)
 	struct image image;
 	char why[512] = "";
 
-	is_int(image_open(&sup, &root_peer, "images/good", &image, why, sizeof(why)), -EINVAL,
-	    "a relative path");
+	is_int(image_open(
+		   &sup.options.image_root, &root_peer, "images/good", &image, why, sizeof(why)),
+	    -EINVAL, "a relative path");
 	ok(strstr(why, "not absolute") != NULL, "says so: %s", why);
-	is_int(image_open(&sup, &root_peer, "", &image, why, sizeof(why)), -EINVAL, "no path");
+	is_int(image_open(&sup.options.image_root, &root_peer, "", &image, why, sizeof(why)),
+	    -EINVAL, "no path");
 	char longest[5000];
 	memset(longest, 'a', sizeof(longest));
 	longest[0] = '/';
 	longest[sizeof(longest) - 1] = '\0';
-	is_int(image_open(&sup, &root_peer, longest, &image, why, sizeof(why)), -ENAMETOOLONG,
-	    "a path that is too long");
+	is_int(image_open(&sup.options.image_root, &root_peer, longest, &image, why, sizeof(why)),
+	    -ENAMETOOLONG, "a path that is too long");
 }
 
 static void
@@ -283,17 +285,19 @@ unprivileged(void)
 	if (setgid(OTHER_UID) < 0 || setuid(OTHER_UID) < 0 || privs_init() < 0)
 		return 1;
 	set_roots(1, roots);
-	if (image_open(&sup, &other_peer, in_base("images/others"), &image, why, sizeof(why)) != 0)
+	if (image_open(&sup.options.image_root, &other_peer, in_base("images/others"), &image, why,
+		sizeof(why)) != 0)
 		return 2;
-	if (image_open(&sup, &other_peer, in_base("images/secret"), &image, why, sizeof(why)) !=
-	    -EACCES)
+	if (image_open(&sup.options.image_root, &other_peer, in_base("images/secret"), &image, why,
+		sizeof(why)) != -EACCES)
 		return 3;
-	if (image_open(&sup, &stranger, in_base("images/good"), &image, why, sizeof(why)) != -EPERM)
+	if (image_open(&sup.options.image_root, &stranger, in_base("images/good"), &image, why,
+		sizeof(why)) != -EPERM)
 		return 4;
 	if (!strstr(why, "unprivileged"))
 		return 5;
-	if (image_open(&sup, &root_peer, in_base("images/good"), &image, why, sizeof(why)) !=
-	    -EPERM)
+	if (image_open(&sup.options.image_root, &root_peer, in_base("images/good"), &image, why,
+		sizeof(why)) != -EPERM)
 		return 6;
 	return 0;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 
+#include "supervisor/opener/image.h"
 #include "tests/unit/session_rig.h"
 
 /* --- The table -------------------------------------------------------------------- */
@@ -150,9 +151,15 @@ static int
 put(const char *name, const char *cache_key)
 {
 	const struct template_request req = {rig.image, cache_key, NULL, PREFETCH_ON};
+	struct image image = {.fd = -1};
 	bool is_new;
+	int r = image_open(
+	    &rig.sup.options.image_root, &rig.peer, rig.image, &image, rig.why, sizeof(rig.why));
 
-	return template_put(&rig.sup, &rig.peer, name, &req, &is_new, rig.why, sizeof(rig.why));
+	fd_closep(&image.fd);
+	if (r == 0)
+		r = template_put(&rig.sup, name, &req, &image, &is_new, rig.why, sizeof(rig.why));
+	return r;
 }
 
 static int

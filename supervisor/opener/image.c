@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "supervisor/image.h"
+#include "supervisor/opener/image.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +19,8 @@
 #include "common/log.h"
 #include "common/pagemap.h"
 #include "common/scope.h"
+#include "supervisor/options.h"
 #include "supervisor/privs.h"
-#include "supervisor/supervisor.h"
 #include "supervisor/why.h"
 
 /* Where a sentence for the client goes, and what it is about. */
@@ -151,9 +151,8 @@ below(const char *root, const char *path)
 
 /* The most specific root, since one may lie in another, and what is below it; or NULL. */
 static const char *
-find_root(const struct supervisor *sup, const char *path, const char **ret_rest)
+find_root(const struct options_list *roots, const char *path, const char **ret_rest)
 {
-	const struct options_list *roots = &sup->options.image_root;
 	const char *root = NULL;
 
 	for (size_t i = 0; i < roots->nr; i++) {
@@ -286,11 +285,6 @@ open_as_we_are(const struct ask *ask, const char *root, const char *rest, void *
 
 /* --- A file in place of another ---------------------------------------------------- */
 
-struct replacement {
-	const void *bytes; /* NULL: only whether it could be */
-	size_t nr;
-};
-
 /* The directory that the file is to be in, and its name there. */
 static int
 open_parent(const struct ask *ask, const char *root, const char *rest, const char **ret_name)
@@ -334,11 +328,11 @@ check_target(const struct ask *ask, int dir, const char *name)
 }
 
 static int
-write_new(int fd, const struct replacement *what)
+write_new(int fd, const struct image_bytes *what)
 {
 	size_t done = 0;
 
-	while (done < what->nr) {
+	while (what != NULL && done < what->nr) {
 		ssize_t n = write(fd, (const char *)what->bytes + done, what->nr - done);
 
 		if (n < 0 && errno == EINTR)
@@ -355,7 +349,7 @@ write_new(int fd, const struct replacement *what)
 static int
 replace_as_we_are(const struct ask *ask, const char *root, const char *rest, void *arg)
 {
-	const struct replacement *what = arg;
+	const struct image_bytes *what = arg;
 	const char *name;
 	char temporary[48];
 	uint64_t random = 0;
@@ -373,9 +367,9 @@ replace_as_we_are(const struct ask *ask, const char *root, const char *rest, voi
 		return refuse(
 		    ask, -errno, "%s cannot be written by you: %s", ask->path, strerror(errno));
 	r = write_new(fd, what);
-	if (r == 0 && what->bytes != NULL && renameat(dir, temporary, dir, name) < 0)
+	if (r == 0 && what != NULL && renameat(dir, temporary, dir, name) < 0)
 		r = -errno;
-	if (r < 0 || what->bytes == NULL)
+	if (r < 0 || what == NULL)
 		unlinkat(dir, temporary, 0);
 	return r < 0 ? refuse(ask, r, "%s cannot be written: %s", ask->path, strerror(-r)) : 0;
 }
@@ -412,8 +406,8 @@ act_for(const struct ask *ask, const struct peer *peer, const char *root, const 
 }
 
 static int
-act_below_root(
-    struct supervisor *sup, const struct peer *peer, const struct ask *ask, const struct deed *deed)
+act_below_root(const struct options_list *roots, const struct peer *peer, const struct ask *ask,
+    const struct deed *deed)
 {
 	char plain[PATH_MAX];
 	const char *rest = NULL;
@@ -421,7 +415,7 @@ act_below_root(
 
 	if (r < 0)
 		return r;
-	const char *root = find_root(sup, plain, &rest);
+	const char *root = find_root(roots, plain, &rest);
 	if (!root)
 		return refuse(ask, -EXDEV,
 		    "image %s is below no image root; move it there or add its directory with "
@@ -440,22 +434,21 @@ act_below_root(
 }
 
 int
-image_open(struct supervisor *sup, const struct peer *peer, const char *path, struct image *ret,
-    char *why, size_t why_bytes)
+image_open(const struct options_list *roots, const struct peer *peer, const char *path,
+    struct image *ret, char *why, size_t why_bytes)
 {
 	const struct ask ask = {path, why, why_bytes};
 	const struct deed deed = {open_as_we_are, ret};
 
-	return act_below_root(sup, peer, &ask, &deed);
+	return act_below_root(roots, peer, &ask, &deed);
 }
 
 int
-image_replace(struct supervisor *sup, const struct peer *peer, const char *path, const void *bytes,
-    size_t nr, char *why, size_t why_bytes)
+image_replace(const struct options_list *roots, const struct peer *peer, const char *path,
+    const struct image_bytes *bytes, char *why, size_t why_bytes)
 {
 	const struct ask ask = {path, why, why_bytes};
-	struct replacement what = {bytes, nr};
-	const struct deed deed = {replace_as_we_are, &what};
+	const struct deed deed = {replace_as_we_are, (void *)(uintptr_t)bytes};
 
-	return act_below_root(sup, peer, &ask, &deed);
+	return act_below_root(roots, peer, &ask, &deed);
 }
