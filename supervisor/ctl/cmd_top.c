@@ -6,6 +6,7 @@
 #if HAVE_CURSES
 #include <curses.h>
 #include <locale.h>
+#include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,8 +15,13 @@
 #include "supervisor/ctl/top.h"
 
 #define REFRESH_MS 1000
-#define BAR_WIDTH  12
-#define ID_WIDTH   24
+#define BAR_WIDTH  10
+/* Columns of a session's line: all but the id, the share that is present and its bar. */
+#define REST_WIDTH    49
+#define PRESENT_WIDTH 7
+#define MIN_ID_WIDTH  8
+#define MAX_ID_WIDTH  40
+#define LINE_BYTES    512
 
 static const char keys[TOP_SORTS] = {'f', 'l', 'm', 'p', 'i'};
 static const char *const sorts[TOP_SORTS] = {"faults", "latency", "memory", "presence", "id"};
@@ -54,18 +60,51 @@ look(struct screen *s)
 	return code;
 }
 
+/* What does not fit is cut off: a line that wrapped would be another's. */
+static void __attribute__((format(printf, 2, 3))) put(int line, const char *fmt, ...)
+{
+	char text[LINE_BYTES];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	mvaddnstr(line, 0, text, COLS);
+}
+
+struct widths {
+	int id, present;
+	bool has_bar;
+};
+
+/* The bar goes before the id becomes too short. */
+static struct widths
+choose_widths(void)
+{
+	struct widths w = {.present = BAR_WIDTH + PRESENT_WIDTH + 1, .has_bar = true};
+
+	if (COLS - REST_WIDTH - w.present < MIN_ID_WIDTH)
+		w = (struct widths){.present = PRESENT_WIDTH};
+	w.id = COLS - REST_WIDTH - w.present;
+	if (w.id < MIN_ID_WIDTH)
+		w.id = MIN_ID_WIDTH;
+	if (w.id > MAX_ID_WIDTH)
+		w.id = MAX_ID_WIDTH;
+	return w;
+}
+
 static void
 draw_head(const struct screen *s)
 {
 	char up[TEXT_BYTES], all[TEXT_BYTES], present[TEXT_BYTES], mean[TEXT_BYTES];
 	char bar[BAR_WIDTH + 3];
 
-	mvprintw(0, 0, "pagerd %s  up %s  %zu sessions  %.0f faults/s  %s each",
+	put(0, "pagerd %s  up %s  %zu sessions  %.0f faults/s  %s each",
 	    ctl_text(s->health, "version"),
 	    text_nanos(up, ctl_u64(s->health, "uptime_ms") * NS_PER_MS), s->top.nr, s->top.faults_s,
 	    s->top.mean_ns > 0 ? text_nanos(mean, s->top.mean_ns) : "-");
 	text_bar(bar, BAR_WIDTH, s->top.present_bytes, s->top.guest_bytes);
-	mvprintw(1, 0, "memory %s %s of %s", bar, text_bytes(present, s->top.present_bytes),
+	put(1, "memory %s %s of %s", bar, text_bytes(present, s->top.present_bytes),
 	    text_bytes(all, s->top.guest_bytes));
 }
 
@@ -83,9 +122,8 @@ draw_versions(const struct screen *s, int line)
 			continue;
 		if (current)
 			attron(A_BOLD);
-		mvprintw(line++, 0, "version %-12s %-12s %4llu sessions%s",
-		    ctl_text(row, "version"), ctl_text(row, "state"),
-		    (unsigned long long)ctl_u64(row, "sessions"),
+		put(line++, "version %-12s %-12s %4llu sessions%s", ctl_text(row, "version"),
+		    ctl_text(row, "state"), (unsigned long long)ctl_u64(row, "sessions"),
 		    current			    ? "  current"
 			: ctl_flag(row, "draining") ? "  drains"
 						    : "");
@@ -95,39 +133,40 @@ draw_versions(const struct screen *s, int line)
 }
 
 static void
-draw_row(const struct top_row *row, int line)
+draw_row(const struct top_row *row, const struct widths *w, int line)
 {
-	char bar[BAR_WIDTH + 3], memory[TEXT_BYTES], mean[TEXT_BYTES], percent[TEXT_BYTES];
+	char bar[BAR_WIDTH + 3] = "", memory[TEXT_BYTES], mean[TEXT_BYTES], percent[TEXT_BYTES];
 	bool ill = strcmp(row->state, "held") == 0 || strcmp(row->state, "adopting") == 0;
 
-	text_bar(bar, BAR_WIDTH, row->present, row->pages);
+	if (w->has_bar)
+		text_bar(bar, BAR_WIDTH, row->present, row->pages);
 	if (ill)
 		attron(A_REVERSE);
-	mvprintw(line, 0, "%-*.*s %-8.8s %-10.10s %9.0f %9s %s%5s %9s", ID_WIDTH, ID_WIDTH, row->id,
-	    row->version, row->state, row->faults_s,
-	    row->mean_ns > 0 ? text_nanos(mean, row->mean_ns) : "-", bar,
-	    text_percent(percent, row->present, row->pages), text_bytes(memory, row->guest_bytes));
+	put(line, "%-*.*s %-8.8s %-10.10s %8.0f %8s %s%*s %9s", w->id, w->id, row->id, row->version,
+	    row->state, row->faults_s, row->mean_ns > 0 ? text_nanos(mean, row->mean_ns) : "-", bar,
+	    w->present - (int)strlen(bar), text_percent(percent, row->present, row->pages),
+	    text_bytes(memory, row->guest_bytes));
 	attroff(A_REVERSE);
 }
 
 static void
 draw(struct screen *s)
 {
+	const struct widths w = choose_widths();
 	int line;
 
 	erase();
 	draw_head(s);
 	line = draw_versions(s, 2) + 1;
 	attron(A_UNDERLINE);
-	mvprintw(line++, 0, "%-*s %-8s %-10s %9s %9s %-*s %9s", ID_WIDTH, "SESSION", "VERSION",
-	    "STATE", "FAULTS/s", "LATENCY", BAR_WIDTH + 7, "PRESENT", "MEMORY");
+	put(line++, "%-*s %-8s %-10s %8s %8s %-*s %9s", w.id, "SESSION", "VERSION", "STATE",
+	    "FAULTS/s", "LATENCY", w.present, "PRESENT", "MEMORY");
 	attroff(A_UNDERLINE);
 	if (s->first >= s->top.nr)
 		s->first = s->top.nr > 0 ? s->top.nr - 1 : 0;
 	for (size_t i = s->first; i < s->top.nr && line < LINES - 1; i++)
-		draw_row(&s->top.rows[i], line++);
-	mvprintw(LINES - 1, 0,
-	    "q quit  sorted by %s: f faults  l latency  m memory  p presence  i id",
+		draw_row(&s->top.rows[i], &w, line++);
+	put(LINES - 1, "q quit  sorted by %s: f faults  l latency  m memory  p presence  i id",
 	    sorts[s->sort]);
 	refresh();
 }

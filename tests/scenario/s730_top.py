@@ -14,6 +14,9 @@ import pagerd  # noqa: E402
 import tap  # noqa: E402
 
 
+LONG = "idle-with-a-name-that-is-long"
+
+
 class Terminal:
     def __init__(self, pager, *command, columns=80, lines=24):
         self.pager = pager
@@ -43,7 +46,7 @@ class Terminal:
 def looked_at():
     with pagerd.Pagerd() as pager:
         image = pager.image(size="8M", seed=5)
-        with pager.restore(image, "busy") as busy, pager.restore(image, "idle") as idle:
+        with pager.restore(image, "busy") as busy, pager.restore(image, LONG) as idle:
             idle.cmd("touch seq count=10")
             terminal = Terminal(pager, pagerd.program("pagerctl"), "--socket", pager.socket, "top")
             try:
@@ -52,14 +55,20 @@ def looked_at():
                                "versions")
                 terminal.until(r"sorted by faults", "sorted by faults at first")
                 busy.cmd("touch rand count=1500")
-                terminal.until(r"(?s)busy .*\[#+\.*\].*idle ", "the busy one on top, with its memory")
+                terminal.until(r"(?s)busy .*\[#+\.*\].*idle-", "the busy one on top, with its memory")
                 for key, word in (("i", "id"), ("m", "memory"), ("p", "presence"), ("l", "latency")):
                     terminal.tmux("send-keys", key)
                     terminal.until("sorted by %s" % word, "%s sorts by %s" % (key, word))
-                screen = terminal.screen()
-                tap.ok(all(len(line) <= 80 for line in screen.splitlines()), "nothing is too wide")
-                terminal.tmux("resize-window", "-x", "100", "-y", "10")
-                terminal.until(r"sorted by latency", "it follows the size of its window")
+                row = r"(?m)^%s +\S+ +serving +\d+ +\S+( [mnu]?s)? %s +\d+ %% +8 MiB$"
+                for name in ("busy", LONG[:13]):
+                    terminal.until(row % (name, r"\[[#.]+\]"), "a line for each session: " + name[:4])
+                terminal.tmux("resize-window", "-x", "120", "-y", "10")
+                terminal.until(r"(?m)^%s +\S+ +serving.*8 MiB$" % LONG, "it follows its window")
+                for columns in ("64", "30"):
+                    terminal.tmux("resize-window", "-x", columns, "-y", "12")
+                    terminal.until(r"(?m)^SESSION.*\n(busy|idle-).*\n(busy|idle-).*\n\n",
+                                   "a line for each, too, in %s columns" % columns)
+                terminal.until("(?m)^q quit  sorted by latency", "and one for the keys")
                 terminal.tmux("send-keys", "q")
                 terminal.until(r"ended=0", "q quits, with success")
             finally:
