@@ -249,7 +249,8 @@ print_stats(const struct ctl *ctl, json_t *json)
 	table_print(&table, stdout, ctl->colour);
 	table_fini(&table);
 	print_controller_counts(ctl, json_object_get(json, "controller"));
-	printf("\n%s live sessions\n", text_count(buf, ctl_u64(json, "sessions")));
+	printf("\n%s live session%s\n", text_count(buf, ctl_u64(json, "sessions")),
+	    ctl_u64(json, "sessions") == 1 ? "" : "s");
 }
 
 enum exitcode
