@@ -35,7 +35,7 @@ struct waiter {
 	struct seen *seen; /* owned: without a terminal */
 	size_t nr_seen;
 	uint64_t sessions;
-	bool runs, known;
+	bool runs, draining, known;
 };
 
 static void
@@ -69,7 +69,7 @@ look_at_version(struct waiter *w)
 
 	if (code != EXITCODE_OK)
 		return code;
-	w->known = w->runs = false;
+	w->known = w->runs = w->draining = false;
 	w->sessions = 0;
 	json_array_foreach(json_object_get(json, "versions"), i, v)
 	{
@@ -77,6 +77,9 @@ look_at_version(struct waiter *w)
 			continue;
 		w->known = true;
 		w->runs = json_is_integer(json_object_get(v, "pid"));
+		w->draining = ctl_flag(v, "draining") ||
+		    strcmp(ctl_text(v, "state"), "stopping") == 0 ||
+		    strcmp(ctl_text(v, "state"), "gone") == 0;
 		w->sessions = ctl_u64(v, "sessions");
 	}
 	json_decref(json);
@@ -288,7 +291,12 @@ drain(struct waiter *w, uint64_t timeout_ms)
 		print_drained(ctl, json_pack("{sssi}", "version", w->version, "sessions", 0));
 		return EXITCODE_OK;
 	}
-	code = ctl_post_version(ctl, "/drain", 0, &json);
+	/* One that drains by itself may have exited before it is told. */
+	if (w->draining)
+		json =
+		    json_pack("{sssI}", "version", w->version, "sessions", (json_int_t)w->sessions);
+	else
+		code = ctl_post_version(ctl, "/drain", 0, &json);
 	if (code != EXITCODE_OK)
 		return code;
 	if (ctl->flags.wait)

@@ -14,6 +14,7 @@ import sys
 import termios
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import answers  # noqa: E402
 import pagerd  # noqa: E402
 import tap  # noqa: E402
 import vmm  # noqa: E402
@@ -148,6 +149,20 @@ def drained():
         out, err = process.communicate(timeout=pagerd.DEADLINE_S)
         tap.is_((process.returncode, out), (OK, "%s is drained; its worker has exited\n" % V),
                 "and ends when the worker has")
+
+
+def drains_by_itself():
+    """Its worker may exit between two questions: it need not be told what it does."""
+    with pagerd.Pagerd() as pager:
+        path = os.path.join(pager.dir, "other.sock")
+        for row in ({"state": "draining", "draining": True}, {"state": "stopping", "draining": False}):
+            told = {"/versions": {"versions": [dict(row, version=V, pid=7, sessions=1)]},
+                    "/sessions": {"sessions": []}}
+            with answers.Answers(path, told) as server:
+                exits(pager.ctl("--socket", path, "drain", V, "--wait", "--timeout", "1ms"), TIMEOUT,
+                      "drain --wait of what is %s" % row["state"], stderr="it goes on draining")
+                server.shutdown()
+            os.unlink(path)
 
 
 def usage():
@@ -310,5 +325,5 @@ def interrupted():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(for_people, for_programs, exit_codes, drained, usage, unreachable, colours, progress,
+    tap.run(for_people, for_programs, exit_codes, drained, drains_by_itself, usage, unreachable, colours, progress,
             interrupted)
