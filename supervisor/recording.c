@@ -77,6 +77,14 @@ attach(struct session *session, struct recording *recording)
 		ev_timer_again(session->sup->loop, &all->tick);
 }
 
+char *
+recording_default_path(const struct session *session)
+{
+	const char *named = template_hot_list(session);
+
+	return named ? xstrdup(named) : xasprintf("%s" PREFETCH_SUFFIX, session->image_path);
+}
+
 static struct recording *
 recording_new(struct session *session, const char *path)
 {
@@ -85,16 +93,8 @@ recording_new(struct session *session, const char *path)
 	list_init(&recording->link);
 	recording->session = session;
 	recording->fd = -1;
-	recording->path = xstrdup(path);
+	recording->path = path ? xstrdup(path) : recording_default_path(session);
 	return recording;
-}
-
-char *
-recording_default_path(const struct session *session)
-{
-	const char *named = template_hot_list(session);
-
-	return named ? xstrdup(named) : xasprintf("%s" PREFETCH_SUFFIX, session->image_path);
 }
 
 bool

@@ -58,7 +58,7 @@ void recordings_fini(struct supervisor *sup);
 /* Where the list of a session goes whose client does not say: the caller frees. */
 char *recording_default_path(const struct session *session);
 
-/* Makes ready to record the session to path, where peer may write.  0; -EBUSY one runs; or
+/* Makes ready to record the session to path (NULL: the default), where peer may write.  0; -EBUSY one runs; or
  * another negative errno; why gets a sentence.  recording_send() makes it begin. */
 int recording_prepare(struct session *session, const struct peer *peer, const char *path, char *why,
     size_t why_bytes);
