@@ -144,22 +144,31 @@ hotlist_stale(const struct hotlist_image *of, const struct hotlist_image *want)
 _Static_assert(HOTLIST_MAX_MERGED <= 1U << (32 - PLACE_BITS), "a list's number has its bits");
 _Static_assert(MAX_MERGED_PAGES <= PLACE_MASK, "a place has its bits");
 
-/* By all eight bytes of each, the least one first; both arrays have nr. */
+/* By the upper half of each; those that are the same there stay in their order, which is that
+ * of the lower half already.  Both arrays have nr. */
 static void
 sort_words(uint64_t *words, uint64_t *scratch, size_t nr)
 {
-	for (unsigned shift = 0; shift < 64; shift += 8) {
+	uint64_t *from = words, *to = scratch;
+
+	for (unsigned shift = 32; shift < 64; shift += 8) {
 		size_t starts[257] = {0};
-		uint64_t *from = shift / 8 % 2 == 0 ? words : scratch;
-		uint64_t *to = from == words ? scratch : words;
+		uint64_t *sorted = to;
 
 		for (size_t i = 0; i < nr; i++)
 			starts[(from[i] >> shift & 0xff) + 1]++;
+		/* One byte for all: mostly the upper ones. */
+		if (nr == 0 || starts[(from[0] >> shift & 0xff) + 1] == nr)
+			continue;
 		for (unsigned i = 0; i < 256; i++)
 			starts[i + 1] += starts[i];
 		for (size_t i = 0; i < nr; i++)
 			to[starts[from[i] >> shift & 0xff]++] = from[i];
+		to = from;
+		from = sorted;
 	}
+	if (from != words)
+		memcpy(words, from, nr * sizeof(*words));
 }
 
 static size_t
@@ -263,55 +272,56 @@ hotlist_merge(
 
 /* --- Neighbours ------------------------------------------------------------------- */
 
+/* So many runs are looked at together: what a cache holds.  A neighbour that is due later than
+ * that comes when it is due. */
+#define WINDOW_RUNS 32768U
+
 /* Runs by their pages: where each is in that order, and which is there. */
 struct by_page {
-	uint64_t *words;   /* owned; first page << 32 | run, sorted */
-	uint64_t *scratch; /* owned; then the place of each run */
+	struct hotlist_run *runs; /* of the list */
+	size_t nr;
+	uint64_t *words;   /* WINDOW_RUNS; first page << 32 | run, sorted */
+	uint64_t *scratch; /* WINDOW_RUNS; then the place of each run */
 };
 
-static int
-sort_runs(const struct hotlist *list, struct by_page *order)
+static void
+sort_runs(struct by_page *order)
 {
-	order->words = calloc(list->nr_runs + 1, sizeof(*order->words));
-	order->scratch = calloc(list->nr_runs + 1, sizeof(*order->scratch));
-	if (order->words == NULL || order->scratch == NULL)
-		return -ENOMEM;
-	for (size_t i = 0; i < list->nr_runs; i++)
-		order->words[i] = (uint64_t)list->runs[i].first << 32 | i;
-	sort_words(order->words, order->scratch, list->nr_runs);
-	for (size_t i = 0; i < list->nr_runs; i++)
+	for (size_t i = 0; i < order->nr; i++)
+		order->words[i] = (uint64_t)order->runs[i].first << 32 | i;
+	sort_words(order->words, order->scratch, order->nr);
+	for (size_t i = 0; i < order->nr; i++)
 		order->scratch[order->words[i] & UINT32_MAX] = i;
-	return 0;
 }
 
 /* The run at that place, if it was not taken (nr 0) and there are no more than left pages. */
 static struct hotlist_run *
-neighbour(struct hotlist *list, const struct by_page *order, size_t at, uint32_t left)
+neighbour(const struct by_page *order, size_t at, uint32_t left)
 {
 	struct hotlist_run *run;
 
-	if (at >= list->nr_runs)
+	if (at >= order->nr)
 		return NULL;
-	run = &list->runs[order->words[at] & UINT32_MAX];
+	run = &order->runs[order->words[at] & UINT32_MAX];
 	return run->nr != 0 && run->nr <= left ? run : NULL;
 }
 
 /* All that is next to the run and was not taken, with it. */
 static struct hotlist_run
-gather(struct hotlist *list, const struct by_page *order, size_t i, uint32_t most)
+gather(const struct by_page *order, size_t i, uint32_t most)
 {
-	struct hotlist_run all = list->runs[i], *next;
+	struct hotlist_run all = order->runs[i], *next;
 	size_t low = order->scratch[i], high = low;
 
-	list->runs[i].nr = 0;
-	while (all.nr < most && (next = neighbour(list, order, high + 1, most - all.nr)) != NULL &&
+	order->runs[i].nr = 0;
+	while (all.nr < most && (next = neighbour(order, high + 1, most - all.nr)) != NULL &&
 	    next->first == (uint64_t)all.first + all.nr) {
 		all.nr += next->nr;
 		next->nr = 0;
 		high++;
 	}
 	while (all.nr < most && low > 0 &&
-	    (next = neighbour(list, order, low - 1, most - all.nr)) != NULL &&
+	    (next = neighbour(order, low - 1, most - all.nr)) != NULL &&
 	    (uint64_t)next->first + next->nr == all.first) {
 		all.first = next->first;
 		all.nr += next->nr;
@@ -321,28 +331,48 @@ gather(struct hotlist *list, const struct by_page *order, size_t i, uint32_t mos
 	return all;
 }
 
-int
-hotlist_coalesce(struct hotlist *list, uint32_t most)
+/* Leaves what it has brought together at the start of the window, and returns how many. */
+static size_t
+coalesce_window(struct by_page *order, uint32_t most)
 {
-	struct by_page order = {0};
-	int r = sort_runs(list, &order);
 	size_t kept = 0;
 
-	for (size_t i = 0; i < list->nr_runs && r == 0; i++) {
+	sort_runs(order);
+	for (size_t i = 0; i < order->nr; i++) {
 		/* The places up to this one are needed no more. */
-		if (list->runs[i].nr != 0) {
-			struct hotlist_run all = gather(list, &order, i, most);
+		if (order->runs[i].nr != 0) {
+			struct hotlist_run all = gather(order, i, most);
 
-			order.scratch[kept] = (uint64_t)all.first << 32 | all.nr;
+			order->scratch[kept] = (uint64_t)all.first << 32 | all.nr;
 			kept++;
 		}
 	}
 	for (size_t i = 0; i < kept; i++)
-		list->runs[i] = (struct hotlist_run){
-		    (uint32_t)(order.scratch[i] >> 32), (uint32_t)order.scratch[i]};
-	if (r == 0)
-		list->nr_runs = kept;
-	free(order.words);
-	free(order.scratch);
-	return r;
+		order->runs[i] = (struct hotlist_run){
+		    (uint32_t)(order->scratch[i] >> 32), (uint32_t)order->scratch[i]};
+	return kept;
+}
+
+int
+hotlist_coalesce(struct hotlist *list, uint32_t most)
+{
+	scoped_free uint64_t *words = calloc(WINDOW_RUNS, sizeof(*words));
+	scoped_free uint64_t *scratch = calloc(WINDOW_RUNS, sizeof(*scratch));
+	size_t kept = 0;
+
+	if (words == NULL || scratch == NULL)
+		return -ENOMEM;
+	for (size_t at = 0; at < list->nr_runs; at += WINDOW_RUNS) {
+		size_t left = list->nr_runs - at;
+		struct by_page order = {.runs = &list->runs[at],
+		    .nr = left < WINDOW_RUNS ? left : WINDOW_RUNS,
+		    .words = words,
+		    .scratch = scratch};
+		size_t nr = coalesce_window(&order, most);
+
+		memmove(&list->runs[kept], order.runs, nr * sizeof(*list->runs));
+		kept += nr;
+	}
+	list->nr_runs = kept;
+	return 0;
 }

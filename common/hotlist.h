@@ -86,8 +86,9 @@ int hotlist_merge(struct hotlist *ret, const struct hotlist *lists, size_t nr, s
     const char **ret_why);
 
 /* Brings neighbours together: a run comes with those around it, up to most pages of them,
- * when the first of them is due, so no page comes later than before.  Runs that touch may
- * stay apart: such a list is for a plan, not for a file.  0 or -ENOMEM. */
+ * when the first of them is due, so no page comes later than before.  Of a long list those that
+ * are due much later stay where they are.  Runs that touch may stay apart: such a list is for a
+ * plan, not for a file.  0 or -ENOMEM. */
 int hotlist_coalesce(struct hotlist *list, uint32_t most);
 
 /* What the last eight bytes of a file are to be. */

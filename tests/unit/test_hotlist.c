@@ -313,6 +313,36 @@ test_log(void)
 	hotlist_fini(&list);
 }
 
+/* A long list is looked at in parts: what is due much later is left for then, and what a
+ * list has is still there. */
+static void
+test_coalesce_long(void)
+{
+	const uint32_t nr = 100000;
+	struct hotlist list;
+	uint64_t pages = 0;
+
+	make(&list, NULL, 0);
+	list.image.bytes = UINT64_C(1) << 32;
+	for (uint32_t i = 0; i < nr; i++)
+		if (hotlist_add(&list, 4 + i * 2, 1) < 0)
+			abort();
+	/* Between the first two, and between the last two. */
+	if (hotlist_add(&list, 5, 1) < 0 || hotlist_add(&list, 4 + nr * 2 - 3, 1) < 0)
+		abort();
+	is_int(hotlist_coalesce(&list, 16), 0, "a hundred thousand runs");
+	is_int(list.nr_runs, nr, "of which three are one");
+	ok(list.runs[0].first == 4 && list.runs[0].nr == 1, "the first is not among them");
+	ok(list.runs[nr - 2].first == 4 + nr * 2 - 4 && list.runs[nr - 2].nr == 3,
+	    "the last two are, with what is between");
+	ok(list.runs[nr - 1].first == 5 && list.runs[nr - 1].nr == 1,
+	    "what is due last comes last");
+	for (size_t i = 0; i < list.nr_runs; i++)
+		pages += list.runs[i].nr;
+	is_int((long)pages, (long)nr + 2, "no page is lost");
+	hotlist_fini(&list);
+}
+
 int
 main(void)
 {
@@ -325,6 +355,7 @@ main(void)
 	test_merge_repeats();
 	test_coalesce();
 	test_coalesce_all();
+	test_coalesce_long();
 	test_hpl1();
 	test_log();
 	return done();
