@@ -111,10 +111,12 @@ fleet_on_death(struct fleet *fleet, const struct child *child)
 {
 	uint64_t stable_ns = STABLE_RUN_MS * NS_PER_MS;
 	bool was_stable = child->ready_ns != 0 && clock_now_ns() - child->ready_ns >= stable_ns;
+	uint64_t left_ms = backoff_left_ms(fleet, child->version);
 
-	/* That of one that was there for suspects is theirs, not the version's. */
-	if (child->is_trial && child->ready_ns != 0)
-		return 0;
+	/* That of one that was there for suspects is theirs, not the version's; and of several that
+	 * were started together the first tells what all do. */
+	if (child->is_trial && (child->ready_ns != 0 || left_ms > 0))
+		return child->ready_ns != 0 ? 0 : left_ms;
 	if (was_stable || !child->failed)
 		backoff_drop(backoff_find(fleet, child->version));
 	/* One that was killed from outside has shown nothing of its version. */

@@ -56,7 +56,6 @@ session_place(struct session *session, char *why, size_t why_bytes)
 		r = fleet_child_to_adopt(fleet, session->version, &child, why, why_bytes);
 	else
 		r = fleet_child_for_trial(fleet, session->version, &child, why, why_bytes);
-
 	if (r < 0)
 		return r;
 	session_unplace(session);
@@ -231,7 +230,9 @@ void
 sessions_on_child_ready(struct sessions *sessions, struct child *child)
 {
 	send_waiting(child);
-	sessions_place_homeless(sessions, true);
+	/* One for trials is no news to who waits, and may have been started for just that. */
+	if (!child->is_trial)
+		sessions_place_homeless(sessions, true);
 }
 
 void

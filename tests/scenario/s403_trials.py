@@ -175,6 +175,22 @@ def killed_as_it_starts():
         end_all(guests)
 
 
+def none_starts():
+    """What is started together and fails together is one failure: the pause doubles once."""
+    fault = ";" + 3 * "ADOPT_SESSION=a!crash;" + 4 * "WORKER_START;"
+    with pagerd.Pagerd(worker_fault=fault) as pager:
+        image = pager.image(size="1M", seed=8)
+        guests = restore_all(pager, image, "abcd")
+        os.kill(pager.worker_pid(), signal.SIGKILL)
+        for name in guests:
+            is_served_again(pager, name, 1)
+        failed = [re.search(r"the next start waits (\d+) ms", x) for x in pager.log.lines
+                  if "exited with code" in x and "sessions_serving=1" in x]
+        tap.is_(len(failed), 4, "four workers that are started for suspects fail")
+        tap.is_({int(m.group(1)) <= 800 for m in failed if m}, {True}, "and count as one")
+        end_all(guests)
+
+
 def restarted():
     """A later supervisor does not know of trials: it takes one worker for the version's."""
     fault = ";" + 40 * "ADOPT_SESSION=poison:0!crash;"
@@ -214,4 +230,4 @@ if __name__ == "__main__":
     tap.needs_root()
     tap.run(functools.partial(one_of_many, "ADOPT_SESSION"),
             functools.partial(one_of_many, "ADOPT_WAKE"), many_of_many,
-            acquitted, killed_from_outside, killed_as_it_starts, restarted)
+            acquitted, killed_from_outside, killed_as_it_starts, none_starts, restarted)

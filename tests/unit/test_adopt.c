@@ -302,6 +302,8 @@ test_refused(void)
 	ok(!is_placed(&a) && !a.session->is_on_trial, "a suspect that is refused waits");
 	adopted(&b);
 	is_int(b.session->state, SESSION_SERVING, "and the other does not");
+	sessions_on_child_ready(&rig.sup.sessions, b.session->child);
+	ok(!is_placed(&a), "another worker for trials is no reason to try it again");
 	a.session->not_before_ns = clock_now_ns();
 	sessions_place_homeless(&rig.sup.sessions, false);
 	ok(is_placed(&a) && a.session->child->is_trial, "it is tried again, on trial");
