@@ -371,6 +371,20 @@ opener_result(const struct opener_answer *answer, const char **ret_why)
 	return 0;
 }
 
+bool
+opener_writes(const struct supervisor *sup)
+{
+	struct list *pos;
+
+	list_for_each(pos, &sup->opener->all) {
+		const struct opening *opening = list_entry(pos, struct opening, link);
+
+		if (opening->done && opening->order->writes)
+			return true;
+	}
+	return false;
+}
+
 void
 opener_count(const struct supervisor *sup, uint64_t *ret_running, uint64_t *ret_stuck)
 {

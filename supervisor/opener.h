@@ -50,7 +50,7 @@ typedef void (*opener_done_fn)(void *arg, struct opener_answer *answer);
 
 /* Before anything that costs memory or descriptors.  0 or a negative errno, logged. */
 int opener_start(struct supervisor *sup);
-/* Nobody is called any more.  What waits for storage is left to itself. */
+/* Who waits is told so.  What waits for storage is left to itself. */
 void opener_stop(struct supervisor *sup);
 
 /* done is called once, from the loop, unless opener_cancel() was called before.  0, or a
@@ -60,6 +60,8 @@ int opener_ask(struct supervisor *sup, const struct opener_request *request, ope
 /* Nobody wants the answer.  NULL is no opening. */
 void opener_cancel(struct opening *opening);
 
+/* A list is being written that nobody else has. */
+bool opener_writes(const struct supervisor *sup);
 /* Those that are under way, and those of them that have not been answered in time. */
 void opener_count(const struct supervisor *sup, uint64_t *ret_running, uint64_t *ret_stuck);
 

@@ -307,8 +307,10 @@ opener_stop(struct supervisor *sup)
 	while (!list_is_empty(&opener->all)) {
 		struct opening *opening = list_entry(opener->all.next, struct opening, link);
 
-		if (opening->pidfd >= 0)
+		/* One that writes may have begun. */
+		if (opening->pidfd >= 0 && !opening->order->writes)
 			process_kill(opening->pidfd);
+		opening_answer(opening, -ESHUTDOWN, "pagerd stops");
 		opening_free(opening);
 	}
 	close_link(opener);

@@ -14,6 +14,7 @@
 #include "supervisor/handoff.h"
 #include "supervisor/http.h"
 #include "supervisor/notify.h"
+#include "supervisor/opener.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/upgrade.h"
 
@@ -59,6 +60,8 @@ is_done(const struct supervisor *sup)
 	list_for_each(link, &sup->sessions.all)
 		if (is_session_awaited(sup, list_entry(link, const struct session, link)))
 			return false;
+	if (opener_writes(sup))
+		return false;
 	return sup->stopping != STOP_FOR_GOOD || sup->admin == NULL ||
 	    http_server_clients(sup->admin) == 0;
 }
