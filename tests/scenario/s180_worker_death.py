@@ -189,7 +189,8 @@ def completing():
     with pagerd.Pagerd(worker_fault="POPULATE_CHUNK:3!kill;") as pager:
         image = pager.image(in_memory=True, size="64M", seed=6, holes=50)
         with pager.restore(image, "a", vcpus=2) as guest:
-            guest.cmd("start rand write")
+            # It is not to have touched everything before the completion has come so far.
+            guest.cmd("start rand write period=5000 burst=2")
             status, code, why = pager.error_of("POST", "/sessions/a/complete")
             tap.is_((status, code), (500, "failed"), "a worker dies in a completion")
             tap.like(why, "its worker died|the link to its worker is lost", "its caller is told")

@@ -165,7 +165,8 @@ def completion(point, nth):
         image = pager.image(in_memory=True, size="32M", seed=5 + nth, holes=50)
         with pager.restore(image, "a", vcpus=2) as guest:
             pid = pager.worker_pid()
-            guest.cmd("start rand write")
+            # It is not to have touched everything before the completion has come so far.
+            guest.cmd("start rand write period=5000 burst=2")
             status, code, why = pager.error_of("POST", "/sessions/a/complete")
             tap.is_((status, code), (500, "failed"), "%s:%d: the worker dies" % (point, nth))
             tap.like(why, "its worker died|the link to its worker is lost", "the caller is told")
