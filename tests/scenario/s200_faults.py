@@ -15,11 +15,12 @@ import vmm  # noqa: E402
 
 V = pagerd.VERSION
 MIB = 1 << 20
-# What has a scenario of its own: tests/scenario/s180_*.py, s510_*.py, s521_*.py.
+# What has a scenario of its own: s180_*.py, s442_*.py, s510_*.py, s521_*.py, s527_*.py.
 ELSEWHERE = {"EVENTS_AFTER_READ", "RECOVER_REMOVAL", "POPULATE_CHOSEN", "ADOPT_SESSION",
              "ADOPT_WAKE", "RELEASE_SESSION", "COMPLETE_ANSWER", "WORKER_START", "FILL_MEMORY",
              "PREFETCH_BEGIN", "WRITE_AFTER_MARK", "PICTURE_HELD", "PICTURE_TAKEN",
-             "PICTURE_ANSWER", "CREATE_RECORD"}
+             "PICTURE_ANSWER", "CREATE_RECORD", "SPAWN_PIDFD", "ACCEPT_TELL",
+             "LINK_MEMORY"}  # the last one in tests/unit/test_endpoint_faults.c
 tried = set()
 
 
