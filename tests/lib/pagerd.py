@@ -32,7 +32,7 @@ VERSION = open(os.path.join(vmm.TOP, "VERSION"), encoding="ascii").read().strip(
 PR_SET_CHILD_SUBREAPER = 36
 # What pagerd does by the clock is not to happen on a slow machine, but in tests about it.
 OPTIONS = {"log_level": "debug", "hello_timeout": "2m", "handshake_timeout": "10m",
-           "http_timeout": "2m", "heartbeat_misses": 30, "record_settle": "10m"}
+           "http_timeout": "2m", "open_timeout": "2m", "heartbeat_misses": 30, "record_settle": "10m"}
 
 
 def program(name):

@@ -14,15 +14,17 @@ from manager import Managed, Manager, down  # noqa: E402
 
 
 def children_of(pid):
+    """Without the process that opens files for it."""
     found = []
-    for name in os.listdir("/proc"):
+    for number in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open("/proc/%s/stat" % name, encoding="utf-8", errors="replace") as f:
-                fields = f.read().rpartition(")")[2].split()
+            with open("/proc/%s/stat" % number, encoding="utf-8", errors="replace") as f:
+                head, _, tail = f.read().rpartition(")")
         except OSError:
             continue
-        if name.isdigit() and int(fields[1]) == pid:
-            found.append((int(name), fields[0]))
+        fields = tail.split()
+        if int(fields[1]) == pid and head.partition("(")[2] != "pagerd-opener":
+            found.append((int(number), fields[0]))
     return found
 
 

@@ -112,11 +112,11 @@ def try_create(pager, image, name):
 def told_in_time():
     """After open-timeout whoever asked is told, whatever it was that was to be opened."""
     fuse.needs()
-    with pagerd.Pagerd(open_timeout="100ms") as pager, \
-            fuse.Image(pager, size="4M", seed=1) as image:
+    with pagerd.Pagerd() as pager, fuse.Image(pager, size="4M", seed=1) as image:
         local = pager.image(size="4M", seed=2)
         fds = count_fds(pager, local)
         image.hang()
+        set_patience(pager, "1s")
         asked = [
             ("an image", "POST", "/sessions", {"image": image.path}),
             ("an overlay", "POST", "/sessions", {"image": local.path, "overlays": [
@@ -141,6 +141,7 @@ def told_in_time():
                 "an image to be mapped")
         pager.call("PATCH", "/config", {"backend": "uffd"})
         image.resume()
+        set_patience(pager, "2m")
         all_is_freed(pager, fds, "when the storage answers all of it is freed")
         tap.is_(pager.create(image.path, id="z")["state"], "created", "and can be used again")
         pager.close_session("z")
@@ -149,11 +150,11 @@ def told_in_time():
 def bounded():
     """So many wait for one storage, no more; others have room."""
     fuse.needs()
-    with pagerd.Pagerd(open_timeout="100ms") as pager, \
-            fuse.Image(pager, size="4M", seed=1) as image:
+    with pagerd.Pagerd() as pager, fuse.Image(pager, size="4M", seed=1) as image:
         local = pager.image(size="4M", seed=2)
         fds = count_fds(pager, local)
         image.hang()
+        set_patience(pager, "100ms")
         waiting = [pagerd.Pending(pager.error_of, "POST", "/sessions", {"image": image.path})
                    for _ in range(LIMIT)]
         tap.ok(all(one.end()[:2] == (504, "timeout") for one in waiting), "as many as may")

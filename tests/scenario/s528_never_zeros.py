@@ -64,7 +64,7 @@ def asked_about():
         memory = LowMemory(16 * PAGE)
         session = pager.create(image.path, id="a")
         with memory.connect(session["socket_path"]):
-            ended = pager.wait("a", "closed", "10s")
+            ended = pager.wait("a", "closed")
             tap.is_((ended["state"], ended.get("outcome")), ("closed", "refused"),
                     "guest memory there is refused")
             tap.like(ended["reason"], "0x10000", "and why")
