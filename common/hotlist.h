@@ -76,6 +76,10 @@ int hotlist_encode(const struct hotlist *list, unsigned char **ret, size_t *ret_
 int hotlist_decode(
     struct hotlist *ret, const unsigned char *bytes, size_t nr_bytes, const char **ret_why);
 
+/* The bytes of an open file, which the caller frees.  0; -ENOMEM; what reading said; -EINVAL and why
+ * it is no list. */
+int hotlist_read(int fd, unsigned char **ret, size_t *ret_bytes, const char **ret_why);
+
 /* The same of an open file, read from its start, or written at its position. */
 int hotlist_load(struct hotlist *ret, int fd, const char **ret_why);
 int hotlist_save(const struct hotlist *list, int fd);

@@ -266,11 +266,10 @@ read_all(int fd, unsigned char *bytes, size_t most, size_t *ret)
 }
 
 int
-hotlist_load(struct hotlist *ret, int fd, const char **ret_why)
+hotlist_read(int fd, unsigned char **ret, size_t *ret_bytes, const char **ret_why)
 {
 	scoped_free unsigned char *bytes = NULL;
 	struct stat st;
-	size_t nr_bytes = 0;
 	int r;
 
 	*ret_why = "it is larger than any hot list";
@@ -282,6 +281,20 @@ hotlist_load(struct hotlist *ret, int fd, const char **ret_why)
 	bytes = malloc((size_t)st.st_size + 1);
 	if (bytes == NULL)
 		return -ENOMEM;
-	r = read_all(fd, bytes, (size_t)st.st_size + 1, &nr_bytes);
+	r = read_all(fd, bytes, (size_t)st.st_size + 1, ret_bytes);
+	if (r < 0)
+		return r;
+	*ret = bytes;
+	bytes = NULL;
+	return 0;
+}
+
+int
+hotlist_load(struct hotlist *ret, int fd, const char **ret_why)
+{
+	scoped_free unsigned char *bytes = NULL;
+	size_t nr_bytes = 0;
+	int r = hotlist_read(fd, &bytes, &nr_bytes, ret_why);
+
 	return r < 0 ? r : hotlist_decode(ret, bytes, nr_bytes, ret_why);
 }

@@ -12,6 +12,7 @@
 #include "common/scope.h"
 #include "common/xalloc.h"
 #include "supervisor/child.h"
+#include "supervisor/hotcache.h"
 #include "supervisor/opener.h"
 #include "supervisor/recording.h"
 #include "supervisor/session_impl.h"
@@ -83,30 +84,33 @@ prefetch_identify(const struct session *session, struct hotlist_image *ret)
 
 /* --- The plan -------------------------------------------------------------------- */
 
+/* Borrowed until the next list is read. */
 static int
-read_list(const struct session *session, const char *path, int fd, struct hotlist *ret, char *why,
-    size_t why_bytes)
+read_list(const struct session *session, const char *path, int fd, const struct hotlist **ret,
+    char *why, size_t why_bytes)
 {
+	struct hotcache **cache = &session->sup->hotcache;
+	unsigned misses = hotcache_misses(*cache);
 	struct hotlist_image want;
 	const char *what = NULL;
-	int r = hotlist_load(ret, fd, &what);
+	int r = hotcache_get(cache, fd, PREFETCH_GATHER_PAGES, ret, &what);
 
 	if (r == -EINVAL)
 		return why_set(why, why_bytes, r, "%s: %s", path, what);
 	if (r < 0)
 		return why_set(why, why_bytes, r, "%s: %s", path, strerror(-r));
+	log_debug("hot list %s is %s", path, misses == hotcache_misses(*cache) ? "known" : "new");
 	prefetch_identify(session, &want);
-	what = hotlist_stale(&ret->image, &want);
+	what = hotlist_stale(&(*ret)->image, &want);
 	if (what == NULL)
 		return 0;
-	hotlist_fini(ret);
 	return why_set(why, why_bytes, -ESTALE, "%s is stale: %s", path, what);
 }
 
 /* -ENOENT also where it was not asked for. */
 static int
 take_list(struct session *session, const char *path, const struct opener_outcome *outcome, int fd,
-    struct hotlist *ret)
+    const struct hotlist **ret)
 {
 	static const char image[] = "image ";
 	struct prefetch *prefetch = session->prefetch;
@@ -164,17 +168,14 @@ find_left(struct prefetch *prefetch)
 static int
 make_plan(struct prefetch *prefetch, const struct hotlist *list)
 {
+	const struct hotlist_run *runs = list->runs;
 	size_t nr = list->nr_runs * 2;
-	scoped_free uint32_t *words = calloc(nr + 1, sizeof(*words));
 	int r;
 
-	if (words == NULL)
-		return -ENOMEM;
-	for (size_t i = 0; i < list->nr_runs; i++) {
-		words[i * 2] = list->runs[i].first;
-		words[i * 2 + 1] = list->runs[i].nr;
-	}
-	r = trace_create(TRACE_PLAN, nr, words, nr, &prefetch->fd);
+	_Static_assert(
+	    sizeof(*runs) == 2 * sizeof(uint32_t) && offsetof(struct hotlist_run, first) == 0,
+	    "a run is two words of a plan");
+	r = trace_create(TRACE_PLAN, nr, (const uint32_t *)(const void *)runs, nr, &prefetch->fd);
 	if (r == 0)
 		r = trace_map(&prefetch->plan, prefetch->fd, TRACE_PLAN, false);
 	prefetch->pages = list->nr_pages;
@@ -244,17 +245,15 @@ prepare_list(struct session *session, const struct session_request *req,
 {
 	struct prefetch *prefetch = session->prefetch;
 	scoped_free char *path = list_path(req);
-	struct hotlist list;
+	const struct hotlist *list = NULL;
+	struct hotlist all;
 	int r = take_list(session, path, outcome, fd, &list);
 
 	if (r == 0) {
 		prefetch->path = path;
 		path = NULL;
-		prefetch->sample = list.nr_pages >= PREFETCH_SAMPLE_OF ? PREFETCH_SAMPLE : 0;
-		/* Without memory they come one by one. */
-		(void)hotlist_coalesce(&list, PREFETCH_GATHER_PAGES);
-		plan(session, &list);
-		hotlist_fini(&list);
+		prefetch->sample = list->nr_pages >= PREFETCH_SAMPLE_OF ? PREFETCH_SAMPLE : 0;
+		plan(session, list);
 		return;
 	}
 	if (r != -ENOENT)
@@ -263,9 +262,9 @@ prepare_list(struct session *session, const struct session_request *req,
 		prefetch->reason[0] = '\0'; /* nobody spoke of one */
 	if (prefetch->mode != PREFETCH_SEQUENTIAL)
 		return;
-	if (list_all(session, &list) == 0)
-		plan(session, &list);
-	hotlist_fini(&list);
+	if (list_all(session, &all) == 0)
+		plan(session, &all);
+	hotlist_fini(&all);
 }
 
 static enum prefetch_mode

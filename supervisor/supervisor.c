@@ -16,6 +16,7 @@
 #include "supervisor/config_check.h"
 #include "supervisor/control_sock.h"
 #include "supervisor/handoff.h"
+#include "supervisor/hotcache.h"
 #include "supervisor/notify.h"
 #include "supervisor/opener.h"
 #include "supervisor/fdstore.h"
@@ -320,6 +321,7 @@ supervisor_fini(struct supervisor *sup)
 		controller_fini(&sup->controller);
 		sessions_fini(&sup->sessions);
 		recordings_fini(sup);
+		hotcache_free(sup->hotcache);
 		fleet_fini(&sup->fleet);
 		metrics_fini(&sup->metrics);
 		events_fini(&sup->events);

@@ -19,6 +19,7 @@
 #include "supervisor/session.h"
 
 struct controls;
+struct hotcache;
 struct http_server;
 struct fdstore;
 struct opener;
@@ -61,8 +62,9 @@ struct supervisor {
 	struct opener *opener;	     /* owned */
 	struct recovery recovery;
 	struct recordings recordings;
-	int lock; /* owned; held while this supervisor owns run_dir */
-	int argc; /* the command line, for a reload; borrowed */
+	struct hotcache *hotcache; /* owned; NULL: no list was read yet */
+	int lock;		   /* owned; held while this supervisor owns run_dir */
+	int argc;		   /* the command line, for a reload; borrowed */
 	char *const *argv;
 	ev_timer patience; /* with idle workers, while we stop */
 	uint64_t max_held; /* sessions that there are descriptors for; 0: not known */

@@ -60,6 +60,37 @@ def shared():
         pager.close_session("off")
 
 
+def a_crowd():
+    """Many forks have one list: it is read once, and again when it is another."""
+    with pagerd.Pagerd(cluster_max="4K", record_settle="10m") as pager:
+        image = pager.image(size="8M", seed=5)
+        path = os.path.join(pager.images, "web.hot")
+        pager.call("PUT", "/templates/t", {"image": image.path, "hot_list": path})
+        pager.call("POST", "/templates/t/promote")
+        recording = record(pager, image, "first", record=True)
+        number = 0
+
+        def make():
+            nonlocal number
+            number += 1
+            pager.call("POST", "/sessions", {"template": "t", "id": "f%d" % number})
+            return pager.show("f%d" % number)["prefetch"]
+
+        plans = [make() for _ in range(5)]
+        tap.is_({(p["pages"], p["hot_list"]) for p in plans}, {(recording["pages"], path)},
+                "a crowd of forks has the list")
+        tap.is_((pager.log.text().count("hot list %s is new" % path),
+                 pager.log.text().count("hot list %s is known" % path)), (1, 4),
+                "which is checked and sorted once")
+        with fork(pager, image, "last") as guest:
+            tap.is_(ended(pager, "last")["state"], "done", "it is replayed")
+            tap.is_(guest.cmd("verify")["wrong"], 0, "right")
+        os.unlink(path)
+        with open(path, "wb") as f:
+            f.write(b"pagerhot")
+        tap.like(make()["reason"], "it is cut short", "another file in its place is read")
+
+
 def switched_off():
     with pagerd.Pagerd(record_settle="10m", cluster_max="4K") as pager:
         image = pager.image(size="32M", seed=5)
@@ -79,4 +110,4 @@ def switched_off():
 
 
 if __name__ == "__main__":
-    tap.run(shared, switched_off)
+    tap.run(shared, a_crowd, switched_off)
