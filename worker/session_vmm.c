@@ -108,9 +108,10 @@ accept_handshake(struct session *s)
 	if (was_served)
 		fault_wake_all(s);
 	session_step(s, SESSION_EV_ACCEPT);
-	prefetch_begin(s);
 	(void)fault_named(FAULT_ACCEPT_TELL, s->name);
+	/* Before anything else begins: until then it is nobody's but ours. */
 	tell_serving(s);
+	prefetch_begin(s);
 }
 
 /* After the handshake the VMM sends nothing more.  Its end of file is a hint: older
