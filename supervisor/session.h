@@ -168,17 +168,17 @@ struct session {
 
 struct sessions {
 	struct supervisor *sup;
-	struct list all;	/* of struct session.link, in order of creation, with tombstones */
-	struct list changed;	/* of struct session.changed */
-	struct list graves;	/* of struct session.grave, in order of their end */
-	struct list homeless;	/* of struct session.on_child: wait for a worker to be started */
-	struct list creations;	/* of struct creation.link: not sessions yet */
+	struct list all;       /* of struct session.link, in order of creation, with tombstones */
+	struct list changed;   /* of struct session.changed */
+	struct list graves;    /* of struct session.grave, in order of their end */
+	struct list homeless;  /* of struct session.on_child: wait for a worker to be started */
+	struct list creations; /* of struct creation.link: not sessions yet */
 	uint64_t nr_creations;
-	ev_timer place_timer;	/* while homeless is not empty: tries again */
-	uint64_t live;		/* without tombstones */
-	uint64_t dead;		/* tombstones */
-	uint64_t next_number;	/* counts up from 1, never reused */
-	uint64_t picture_bytes; /* memory of pictures now: see PICTURE_MAX_BYTES */
+	ev_timer place_timer;		   /* while homeless is not empty: tries again */
+	uint64_t live;			   /* without tombstones */
+	uint64_t dead;			   /* tombstones */
+	uint64_t next_number;		   /* counts up from 1, never reused */
+	uint64_t picture_bytes;		   /* memory of pictures now: see PICTURE_MAX_BYTES */
 	uint64_t retired[COUNTER_COUNT];   /* counters of sessions whose tombstones are gone */
 	struct prefetch_totals prefetched; /* of those */
 };
