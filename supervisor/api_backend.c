@@ -51,7 +51,7 @@ api_backend_file(
 {
 	static const struct api_open_ops ops = {tell, drop};
 	struct session_request req = *asked, *kept;
-	struct opener_request request = {.peer = &call->req->peer};
+	struct opener_request request = {.peer = &call->req->peer, .looks = true};
 	int r = req.template ? template_fork(call->sup, &req, why, why_bytes) : 0;
 
 	if (r < 0)

@@ -179,7 +179,8 @@ put(struct api_call *call, const struct body *body, json_t *json)
 {
 	static const struct api_open_ops ops = {put_opened, putting_free};
 	struct putting *putting = xcalloc(1, sizeof(*putting));
-	struct opener_request request = {.peer = &call->req->peer, .image = body->image};
+	struct opener_request request = {
+	    .peer = &call->req->peer, .image = body->image, .looks = true};
 	char why[API_WHY_BYTES] = "\"prefetch\" must be on, off or sequential";
 	int r = -EINVAL;
 

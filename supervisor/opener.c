@@ -298,22 +298,19 @@ start_timer(struct opening *opening)
 	struct ev_loop *loop = opening->opener->sup->loop;
 
 	ev_now_update(loop);
-	ev_timer_init(&opening->timer, on_timer, (double)opening->timeout_ms / 1000.0, 0.0);
-	opening->timer.data = opening;
+	ev_timer_set(&opening->timer, (double)opening->timeout_ms / 1000.0, 0.0);
 	ev_timer_start(loop, &opening->timer);
 }
 
-int
-opener_ask(struct supervisor *sup, const struct opener_request *request, opener_done_fn done,
-    void *arg, struct opening **ret, char *why, size_t why_bytes)
+/* In no list; NULL without memory. */
+static struct opening *
+opening_new(struct supervisor *sup, const struct opener_request *request)
 {
 	struct opener *opener = sup->opener;
 	struct opening *opening = calloc(1, sizeof(*opening));
-	int r = opening == NULL ? -ENOMEM : 0;
 
-	*ret = NULL;
-	if (r < 0)
-		return why_set(why, why_bytes, r, "no memory to open anything");
+	if (opening == NULL)
+		return NULL;
 	list_init(&opening->link);
 	opening->opener = opener;
 	opening->number = opener->next_number++;
@@ -324,6 +321,22 @@ opener_ask(struct supervisor *sup, const struct opener_request *request, opener_
 	    request->timeout_ms ? request->timeout_ms : sup->options.open_timeout_ms;
 	opening->order = opener_order_make(&sup->options.image_root, request);
 	opening->at = opener_order_first(opening->order);
+	ev_timer_init(&opening->timer, on_timer, 0.0, 0.0);
+	opening->timer.data = opening;
+	return opening;
+}
+
+int
+opener_ask(struct supervisor *sup, const struct opener_request *request, opener_done_fn done,
+    void *arg, struct opening **ret, char *why, size_t why_bytes)
+{
+	struct opener *opener = sup->opener;
+	struct opening *opening = opening_new(sup, request);
+	int r;
+
+	*ret = NULL;
+	if (opening == NULL)
+		return why_set(why, why_bytes, -ENOMEM, "no memory to open anything");
 	r = keep_bytes(opening, request);
 	if (r < 0)
 		why_set(why, why_bytes, r, "no memory to open anything: %s", strerror(-r));
@@ -390,4 +403,62 @@ opener_count(const struct supervisor *sup, uint64_t *ret_running, uint64_t *ret_
 {
 	*ret_running = sup->opener->nr_running;
 	*ret_stuck = sup->opener->nr_stuck;
+}
+
+/* --- Closing --------------------------------------------------------------------- */
+
+/* A process has closed it and was answered, so the storage answers: now we can. */
+static void
+on_closed(void *arg, struct opener_answer *answer)
+{
+	int *fd = arg;
+
+	if (answer->error == 0)
+		fd_closep(fd);
+	else if (answer->error != -ESHUTDOWN)
+		log_warning("opener: a file stays open: %s", answer->why);
+	free(fd);
+}
+
+/* A copy of fd in a socket, which the caller owns, or a negative errno. */
+static int
+put_in_box(int fd)
+{
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	r = opener_send(pair[0], "", 1, &fd, 1, MSG_DONTWAIT);
+	fd_closep(&pair[0]);
+	if (r < 0)
+		fd_closep(&pair[1]);
+	return r < 0 ? r : pair[1];
+}
+
+void
+opener_close(struct supervisor *sup, int *fd, uint64_t dev, const char *path)
+{
+	const struct peer nobody = {0};
+	const struct opener_request request = {.peer = &nobody, .image = path};
+	struct opening *opening;
+
+	if (*fd < 0 || sup->opener == NULL || path == NULL || !opener_storage_is_told(dev)) {
+		fd_closep(fd);
+		return;
+	}
+	opening = opening_new(sup, &request);
+	if (opening != NULL)
+		opening->bytes_fd = put_in_box(*fd);
+	if (opening == NULL || opening->bytes_fd < 0) {
+		if (opening != NULL)
+			opening_free(opening);
+		fd_closep(fd);
+		return;
+	}
+	opening->order->closes = true;
+	opening->done = on_closed;
+	opening->arg = xcalloc(1, sizeof(int));
+	*(int *)opening->arg = fd_take(fd);
+	list_add(&sup->opener->all, &opening->link);
+	opener_give(sup->opener);
 }

@@ -33,6 +33,7 @@ struct opener_request {
 	const void *bytes;  /* NULL: whether it could be */
 	size_t nr_bytes;
 	const char *hot_list;
+	bool looks;	     /* how the image is; its descriptor is not wanted */
 	uint64_t timeout_ms; /* 0: open-timeout */
 };
 
@@ -59,6 +60,10 @@ int opener_ask(struct supervisor *sup, const struct opener_request *request, ope
     void *arg, struct opening **ret, char *why, size_t why_bytes);
 /* Nobody wants the answer.  NULL is no opening. */
 void opener_cancel(struct opening *opening);
+
+/* Closes *fd, which becomes -1, of an image on a device: in its own time where the storage is told
+ * of that, which may be silent.  path is its name. */
+void opener_close(struct supervisor *sup, int *fd, uint64_t dev, const char *path);
 
 /* A list is being written that nobody else has. */
 bool opener_writes(const struct supervisor *sup);

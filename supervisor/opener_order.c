@@ -44,6 +44,7 @@ opener_order_make(const struct options_list *roots, const struct opener_request 
 	order->bytes = offsetof(struct opener_order, texts);
 	order->peer = *request->peer;
 	order->writes = request->bytes != NULL;
+	order->looks = request->looks;
 	order->nr_roots = (uint32_t)roots->nr;
 	order->roots_at = order->bytes;
 	for (size_t i = 0; i < roots->nr; i++)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 #include "common/scope.h"
 
@@ -67,18 +68,58 @@ opener_storage_find(const char *table, const char *path)
 	return found;
 }
 
+bool
+opener_storage_find_told(const char *table, uint64_t dev)
+{
+	char device[32];
+	size_t n = (size_t)snprintf(device, sizeof(device), "%u:%u ", major(dev), minor(dev));
+
+	for (const char *line = table, *end; line != NULL && *line != '\0';
+	     line = end ? end + 1 : NULL) {
+		const char *at = line, *type;
+
+		end = strchr(line, '\n');
+		for (int i = 0; i < 2 && at != NULL; i++)
+			at = (at = strchr(at, ' ')) != NULL ? at + 1 : NULL;
+		if (at == NULL || strncmp(at, device, n) != 0)
+			continue;
+		type = strstr(at, " - ");
+		return type == NULL || strncmp(type + 3, "fuse", 4) == 0 ||
+		    strncmp(type + 3, "virtiofs", 8) == 0;
+	}
+	return true;
+}
+
+/* The caller frees; NULL: it cannot be read. */
+static char *
+read_table(void)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *text = NULL;
+	size_t room = 0;
+
+	if (file == NULL)
+		return NULL;
+	if (getdelim(&text, &room, '\0', file) <= 0) {
+		free(text);
+		text = NULL;
+	}
+	fclose(file);
+	return text;
+}
+
+bool
+opener_storage_is_told(uint64_t dev)
+{
+	scoped_free char *table = read_table();
+
+	return table == NULL || opener_storage_find_told(table, dev);
+}
+
 uint64_t
 opener_storage_of(const char *path)
 {
-	FILE *file = fopen("/proc/self/mountinfo", "re");
-	scoped_free char *text = NULL;
-	size_t room = 0;
-	uint64_t found = 0;
+	scoped_free char *table = read_table();
 
-	if (file == NULL)
-		return 0;
-	if (getdelim(&text, &room, '\0', file) > 0)
-		found = opener_storage_find(text, path);
-	fclose(file);
-	return found;
+	return table != NULL ? opener_storage_find(table, path) : 0;
 }

@@ -11,6 +11,7 @@
 #include "common/fd.h"
 #include "supervisor/child.h"
 #include "supervisor/fdstore.h"
+#include "supervisor/opener.h"
 #include "supervisor/record.h"
 #include "supervisor/recording.h"
 #include "supervisor/session_impl.h"
@@ -164,7 +165,7 @@ release_all(struct session *session)
 	fd_closep(&session->vmm_pidfd);
 	fd_closep(&session->map_fd);
 	fd_closep(&session->overlays.fd);
-	fd_closep(&session->image.fd);
+	opener_close(session->sup, &session->image.fd, session->image.dev, session->image_path);
 }
 
 void

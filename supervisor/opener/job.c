@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -69,7 +70,9 @@ open_image(struct opener_job *job, char *why)
 	int r = image_open(&job->roots, &job->order->peer, path_of(job, OPENER_IMAGE),
 	    &job->word.image, why, OPENER_WHY_BYTES);
 
-	if (r == 0)
+	if (r == 0 && job->order->looks)
+		fd_closep(&job->word.image.fd);
+	else if (r == 0)
 		job->fds[OPENER_IMAGE] = job->word.image.fd;
 	return r;
 }
@@ -174,6 +177,19 @@ find_roots(struct opener_job *job)
 	}
 }
 
+/* In a socket, so that nobody but this process had it among its own: each of those that have is
+ * told to the storage when it is closed. */
+static void
+close_file(int box)
+{
+	int fds[OPENER_MAX_FDS] = {-1, -1, -1, -1};
+	size_t nr = 1;
+	char byte;
+
+	(void)opener_receive(box, &byte, sizeof(byte), fds, &nr, MSG_DONTWAIT);
+	fd_close_all(fds, OPENER_MAX_FDS);
+}
+
 void
 opener_do(int link, uint64_t number, int order_fd, int bytes_fd)
 {
@@ -187,7 +203,9 @@ opener_do(int link, uint64_t number, int order_fd, int bytes_fd)
 		return;
 	find_roots(&job);
 	say_begun(&job);
-	for (enum opener_part part = 0; part < OPENER_PARTS; part++) {
+	if (job.order->closes)
+		close_file(bytes_fd);
+	for (enum opener_part part = 0; part < OPENER_PARTS && !job.order->closes; part++) {
 		/* A session does without its list, but not when that has come first. */
 		if (part == OPENER_HOT_LIST && job.order->paths_at[part] != 0)
 			say_long(&job, OPENER_SO_FAR);

@@ -32,6 +32,8 @@ struct opener_order {
 	uint32_t paths_at[OPENER_PARTS]; /* 0: not wanted */
 	struct peer peer;
 	bool writes; /* the bytes of the second descriptor to the path of OPENER_RECORD */
+	bool looks;  /* at the image, whose descriptor nobody wants */
+	bool closes; /* what is in the second descriptor, a socket, and nothing else */
 	uint64_t overlay_offsets[OVERLAY_MAX];
 	char texts[];
 };

@@ -64,6 +64,7 @@ class Image:
         self.is_bad = lambda offset, size: True  # which reads the two above are about
         self.reads = 0
         self.is_paused = self.is_silent = self.is_hung = False
+        self.hanging = HANGING
         self.held = []
         self.changed = threading.Condition()
         os.mkdir(self.directory)
@@ -90,9 +91,11 @@ class Image:
             self.is_paused = True
             self.is_silent = silent
 
-    def hang(self):
+    def hang(self, closes=False):
+        """closes: nor is it when a file is closed, for which even the end of a process waits."""
         with self.changed:
             self.is_paused = self.is_silent = self.is_hung = True
+            self.hanging = HANGING + (FLUSH,) if closes else HANGING
 
     def resume(self):
         with self.changed:
@@ -153,7 +156,7 @@ class Image:
 
     def _on(self, opcode, unique, node, body):
         with self.changed:
-            if self.is_hung and opcode in HANGING:
+            if self.is_hung and opcode in self.hanging:
                 self.held.append((self._on, (opcode, unique, node, body)))
                 self.changed.notify_all()
                 return

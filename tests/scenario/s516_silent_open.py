@@ -191,6 +191,23 @@ def opener_dies():
         all_is_freed(pager, fds, "nothing is left")
 
 
+def closed_meanwhile():
+    """Nobody waits for storage that is to be told that a file is closed."""
+    fuse.needs()
+    with pagerd.Pagerd() as pager, fuse.Image(pager, size="4M", seed=3) as image:
+        local = pager.image(size="4M", seed=2)
+        fds = count_fds(pager, local)
+        pager.create(image.path, id="a")
+        image.hang(closes=True)
+        pager.close_session("a")
+        image.wait_held(1)
+        tap.is_(pager.create(local.path, id="c")["state"], "created", "others are created")
+        pager.close_session("c")
+        tap.ok(pager.fds() > fds, "the file stays open")
+        image.resume()
+        all_is_freed(pager, fds, "until the storage answers")
+
+
 def restarted_meanwhile():
     """pagerd is started again with a session whose storage is silent."""
     fuse.needs()
@@ -217,4 +234,5 @@ def restarted_meanwhile():
 
 if __name__ == "__main__":
     tap.needs_root()
-    tap.run(others_go_on, client_leaves, told_in_time, bounded, opener_dies, restarted_meanwhile)
+    tap.run(others_go_on, client_leaves, told_in_time, bounded, opener_dies, closed_meanwhile,
+            restarted_meanwhile)

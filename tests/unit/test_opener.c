@@ -3,6 +3,8 @@
  * not wait.  Storage that is silent is a scenario's. */
 #include "supervisor/opener.h"
 
+#include <sys/sysmacros.h>
+
 #include "supervisor/opener_storage.h"
 #include "supervisor/overlay.h"
 #include "tests/unit/session_rig.h"
@@ -38,6 +40,13 @@ test_storage(void)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		is_int(opener_storage_find(TABLE, cases[i].path), cases[i].want, "\"%s\"",
 		    cases[i].path);
+	ok(!opener_storage_find_told(TABLE, makedev(8, 1)) &&
+		!opener_storage_find_told(TABLE, makedev(0, 8)),
+	    "these are not told of a close");
+	ok(opener_storage_find_told(TABLE, makedev(0, 9)), "one that is not mounted may be");
+	ok(opener_storage_find_told("7 1 0:9 / /x rw - fuse.s3 a rw\n", makedev(0, 9)) &&
+		opener_storage_find_told("7 1 0:9 / /x rw - virtiofs a rw", makedev(0, 9)),
+	    "these are");
 	is_int(opener_storage_find("", "/a"), 0, "no table");
 	is_int(opener_storage_find("1 2 3", "/a"), 0, "half a line");
 	is_int(opener_storage_find("7 2 0:1 / /", "/a"), 7, "the last line has no end");
