@@ -249,7 +249,7 @@ prepare_list(struct session *session, const struct session_request *req,
 	struct hotlist all;
 	int r = take_list(session, path, outcome, fd, &list);
 
-	if (r == 0) {
+	if (r == 0 && list != NULL) {
 		prefetch->path = path;
 		path = NULL;
 		prefetch->sample = list->nr_pages >= PREFETCH_SAMPLE_OF ? PREFETCH_SAMPLE : 0;

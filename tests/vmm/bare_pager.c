@@ -136,7 +136,9 @@ start(int sock)
 	if (err == 0)
 		err = -pthread_create(&thread, NULL, serve, client);
 	if (err == 0)
-		err = -pthread_detach(thread);
+		return -pthread_detach(thread);
+	free(client->pager.removed);
+	free(client);
 	return err;
 }
 
