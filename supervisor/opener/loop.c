@@ -54,8 +54,12 @@ static void
 serve(uint64_t number, const int *fds, size_t nr_fds)
 {
 	struct opener_word word = {.number = number, .kind = OPENER_FAILED};
-	int r = nr_fds > 0 ? process_fork(NULL) : -EMFILE;
+	pid_t pid = -1;
+	int r = nr_fds > 0 ? process_fork(&pid) : -EMFILE;
 
+	/* What writes goes on when we end: it may have begun. */
+	if (r == 0 && nr_fds > 1)
+		(void)setpgid(pid, pid);
 	if (r == 0)
 		return;
 	if (r == 1) {
@@ -87,5 +91,8 @@ opener_loop(int link)
 			serve(call.number, fds, nr_fds);
 		fd_close_all(fds, nr_fds);
 	}
+	/* pagerd may have died: nobody else knows of those that wait for storage. */
+	if (r == 0)
+		(void)kill(0, SIGKILL);
 	_exit(r == 0 ? EXITCODE_OK : EXITCODE_FATAL);
 }

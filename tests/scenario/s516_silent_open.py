@@ -3,6 +3,7 @@
 # builds: plain asan
 """Storage on which nothing can be opened: who names it waits, and is told; nobody else is."""
 import os
+import select
 import signal
 import sys
 
@@ -208,6 +209,38 @@ def closed_meanwhile():
         all_is_freed(pager, fds, "until the storage answers")
 
 
+def signals_of(pid):
+    """Those that it has not taken yet."""
+    with open("/proc/%d/status" % pid, encoding="utf-8") as f:
+        lines = dict(line.split(":", 1) for line in f)
+    mask = int(lines["SigPnd"], 16) | int(lines["ShdPnd"], 16)
+    return [number for number in range(1, 65) if mask >> (number - 1) & 1]
+
+
+def pagerd_dies():
+    """What waits for storage ends as soon as that lets it, though nobody counts it any more."""
+    fuse.needs()
+    with pagerd.Pagerd(open_timeout="1h") as pager, fuse.Image(pager, size="4M", seed=1) as image:
+        image.hang()
+        connection = pager.connect()
+        connection.request("POST", "/sessions", '{"image": "%s", "id": "a"}' % image.path)
+        image.wait_held(1)
+        first = opener(pager)
+        (job, _), = children(first)
+        first, end = os.pidfd_open(first), os.pidfd_open(job)
+        pager.stop(signal.SIGKILL)
+        tap.ok(select.select([first], [], [], pagerd.DEADLINE_S)[0], "the opener ends with pagerd")
+        tap.is_(signals_of(job), [signal.SIGKILL], "what waits is killed")
+        image.resume()
+        tap.ok(select.select([end], [], [], pagerd.DEADLINE_S)[0], "and ends")
+        os.close(first)
+        os.close(end)
+        connection.close()
+        pager.start()
+        tap.is_(pager.create(image.path, id="a")["state"], "created", "its id can be had again")
+        pager.close_session("a")
+
+
 def restarted_meanwhile():
     """pagerd is started again with a session whose storage is silent."""
     fuse.needs()
@@ -235,4 +268,4 @@ def restarted_meanwhile():
 if __name__ == "__main__":
     tap.needs_root()
     tap.run(others_go_on, client_leaves, told_in_time, bounded, opener_dies, closed_meanwhile,
-            restarted_meanwhile)
+            pagerd_dies, restarted_meanwhile)
