@@ -104,6 +104,25 @@ take(struct opening *opening, const struct opener_word *word, int *fds, size_t n
 }
 
 static void
+on_outcomes(struct opening *opening, const struct opener_word *word, int *fds, size_t nr_fds)
+{
+	struct opener *opener = opening->opener;
+
+	if (opening->done) {
+		take(opening, word, fds, nr_fds);
+		opening->has_so_far = true;
+	}
+	if (word->kind != OPENER_DONE)
+		return;
+	opening_answer(opening, 0, "");
+	if (opening->pidfd >= 0)
+		return;
+	/* For its pidfd there was no room in our table: this is all that we learn of its end. */
+	opening_free(opening);
+	opener_give(opener);
+}
+
+static void
 on_word(
     struct opener *opener, const struct opener_word *word, size_t bytes, int *fds, size_t nr_fds)
 {
@@ -120,18 +139,18 @@ on_word(
 		on_at(opening, word);
 		return;
 	case OPENER_FAILED:
+		/* One that has begun has a process, whose end is awaited. */
+		if (opening->pidfd >= 0)
+			return;
 		opening_answer(
 		    opening, word->error, "no process could be made to open it; try again");
 		opening_free(opening);
+		opener_give(opener);
 		return;
 	case OPENER_SO_FAR:
 	case OPENER_DONE:
-		if (!opening->done || bytes != sizeof(*word))
-			return;
-		take(opening, word, fds, nr_fds);
-		opening->has_so_far = true;
-		if (word->kind == OPENER_DONE)
-			opening_answer(opening, 0, "");
+		if (bytes == sizeof(*word))
+			on_outcomes(opening, word, fds, nr_fds);
 		return;
 	default:
 		return;
@@ -150,13 +169,15 @@ hear(struct opener *opener, unsigned words)
 
 		if (n == -EAGAIN)
 			return;
-		if (n <= 0) {
-			ev_io_stop(opener->sup->loop, &opener->words); /* its end follows */
-			return;
-		}
-		if ((size_t)n >= OPENER_SHORT_BYTES)
+		if (n >= (int)OPENER_SHORT_BYTES)
 			on_word(opener, &word, (size_t)n, fds, nr_fds);
 		fd_close_all(fds, OPENER_MAX_FDS);
+		if (n <= 0) {
+			/* One that has not ended says what we cannot hear: another starts. */
+			ev_io_stop(opener->sup->loop, &opener->words);
+			process_kill(opener->pidfd);
+			return;
+		}
 	}
 }
 

@@ -3,8 +3,11 @@
  * not wait.  Storage that is silent is a scenario's. */
 #include "supervisor/opener.h"
 
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
+#include "supervisor/opener_impl.h"
 #include "supervisor/opener_storage.h"
 #include "supervisor/overlay.h"
 #include "tests/unit/session_rig.h"
@@ -255,6 +258,52 @@ test_dies(void)
 	wait_for(nr_running() == 0);
 }
 
+/* What comes finds no room in our table. */
+static void
+test_full(void)
+{
+	struct opener_request request = {.image = rig.image};
+	struct rlimit before, none;
+	struct asked asked;
+
+	getrlimit(RLIMIT_NOFILE, &before);
+	none = before;
+	none.rlim_cur = 3;
+	ask_for(&asked, &request);
+	setrlimit(RLIMIT_NOFILE, &none);
+	wait_for(asked.calls > 0);
+	setrlimit(RLIMIT_NOFILE, &before);
+	is_int(asked.outcomes[OPENER_IMAGE].error, -EMFILE, "no room: %s",
+	    asked.outcomes[OPENER_IMAGE].why);
+	is_int(nr_running(), 0, "and it is not counted for ever");
+}
+
+/* What no opener says. */
+static void
+test_noise(void)
+{
+	static const char noise[2 * sizeof(struct opener_word)];
+	struct opener_request request = {.image = rig.image};
+	struct asked asked;
+	int before = fd_count();
+	pid_t first = opener_pid();
+	int pidfd = (int)syscall(SYS_pidfd_open, first, 0);
+	int link = (int)syscall(SYS_pidfd_getfd, pidfd, 3, 0);
+
+	if (link < 0)
+		abort();
+	is_int(opener_send(link, noise, sizeof(noise), &pidfd, 1, 0), sizeof(noise), "noise");
+	close(link);
+	close(pidfd);
+	wait_for(rig.sup.opener->pidfd < 0);
+	ask_for(&asked, &request);
+	wait_for(asked.calls > 0);
+	is_int(asked.error, 0, "the next one opens");
+	fd_close_all(asked.fds, OPENER_PARTS);
+	wait_for(nr_running() == 0);
+	is_int(fd_count(), before, "and nothing is left");
+}
+
 int
 main(void)
 {
@@ -266,6 +315,8 @@ main(void)
 	test_late();
 	test_many();
 	test_dies();
+	test_full();
+	test_noise();
 	rig_stop();
 	return done();
 }
