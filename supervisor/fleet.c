@@ -17,84 +17,16 @@
 #include "common/xalloc.h"
 #include "supervisor/child.h"
 #include "supervisor/drain.h"
+#include "supervisor/fleet_backoff.h"
 #include "supervisor/record.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/upgrade.h"
 
-#define BACKOFF_FIRST_MS 100
 /* A worker that was ready this long has not died of its start. */
 #define STABLE_RUN_MS 30000
 #define MAX_VERSIONS  256
 
-struct fleet_backoff {
-	struct list link; /* fleet.backoffs */
-	char version[VERSION_BYTES];
-	uint64_t delay_ms;
-	uint64_t until_ns; /* no start before */
-	uint32_t deaths;   /* in a row */
-	bool was_ready;	   /* the last one could serve before it died */
-};
-
-/* --- Back-off -------------------------------------------------------------------- */
-
-static struct fleet_backoff *
-backoff_find(struct fleet *fleet, const char *version)
-{
-	struct list *link;
-
-	list_for_each(link, &fleet->backoffs) {
-		struct fleet_backoff *backoff = list_entry(link, struct fleet_backoff, link);
-
-		if (strcmp(backoff->version, version) == 0)
-			return backoff;
-	}
-	return NULL;
-}
-
-static void
-backoff_drop(struct fleet_backoff *backoff)
-{
-	if (backoff == NULL)
-		return;
-	list_remove(&backoff->link);
-	free(backoff);
-}
-
-/* One death of a worker that had been ready is no pattern: the next may start at once,
- * because VMs may wait for it. */
-static uint64_t
-backoff_add(struct fleet *fleet, const char *version, bool was_ready)
-{
-	uint64_t max_ms = fleet->sup->options.spawn_backoff_max_ms;
-	struct fleet_backoff *backoff = backoff_find(fleet, version);
-
-	if (backoff == NULL) {
-		backoff = xcalloc(1, sizeof(*backoff));
-		snprintf(backoff->version, sizeof(backoff->version), "%s", version);
-		list_add(&fleet->backoffs, &backoff->link);
-	}
-	backoff->deaths++;
-	backoff->was_ready = was_ready;
-	if (backoff->deaths == 1 && was_ready)
-		return 0;
-	backoff->delay_ms = backoff->delay_ms == 0 ? BACKOFF_FIRST_MS : backoff->delay_ms * 2;
-	if (backoff->delay_ms > max_ms)
-		backoff->delay_ms = max_ms;
-	backoff->until_ns = clock_now_ns() + backoff->delay_ms * NS_PER_MS;
-	return backoff->delay_ms;
-}
-
-/* Rounded up, so that 0 means that a start is allowed. */
-static uint64_t
-backoff_left_ms(struct fleet *fleet, const char *version)
-{
-	const struct fleet_backoff *backoff = backoff_find(fleet, version);
-	uint64_t now = clock_now_ns();
-
-	if (backoff == NULL || backoff->until_ns <= now)
-		return 0;
-	return (backoff->until_ns - now + NS_PER_MS - 1) / NS_PER_MS;
-}
+/* --- Starts and deaths ----------------------------------------------------------- */
 
 /* VMs are frozen until their sessions are adopted.  A version that gets as far as being ready
  * may try at once: a session that kills workers is found out by its trial, not by waiting. */
@@ -109,37 +41,22 @@ may_start_to_adopt(struct fleet *fleet, const char *version)
 uint64_t
 fleet_on_death(struct fleet *fleet, const struct child *child)
 {
-	uint64_t stable_ns = STABLE_RUN_MS * NS_PER_MS;
-	bool was_stable = child->ready_ns != 0 && clock_now_ns() - child->ready_ns >= stable_ns;
-	uint64_t left_ms = backoff_left_ms(fleet, child->version);
+	const struct fleet_backoff *backoff = backoff_find(fleet, child->version);
+	bool was_stable =
+	    child->ready_ns != 0 && clock_now_ns() - child->ready_ns >= STABLE_RUN_MS * NS_PER_MS;
 
 	/* That of one that was there for suspects is theirs, not the version's; and of several that
-	 * were started together the first tells what all do. */
-	if (child->is_trial && (child->ready_ns != 0 || left_ms > 0))
-		return child->ready_ns != 0 ? 0 : left_ms;
+	 * were started together the first tells what all do, however long they take. */
+	if (child->is_trial && child->ready_ns != 0)
+		return 0;
+	if (child->is_trial && backoff != NULL && child->started_ns < backoff_since_ns(backoff))
+		return backoff_left_ms(fleet, child->version);
 	if (was_stable || !child->failed)
 		backoff_drop(backoff_find(fleet, child->version));
 	/* One that was killed from outside has shown nothing of its version. */
 	return child->failed
 	    ? backoff_add(fleet, child->version, child->ready_ns != 0 || child->was_killed)
 	    : 0;
-}
-
-uint64_t
-fleet_pause_ms(const struct fleet *fleet, uint64_t max_ms)
-{
-	uint64_t now = clock_now_ns();
-	const struct list *link;
-
-	list_for_each(link, &fleet->backoffs) {
-		const struct fleet_backoff *backoff =
-		    list_entry(link, const struct fleet_backoff, link);
-		uint64_t left_ns = backoff->until_ns > now ? backoff->until_ns - now : 0;
-
-		if (left_ns > 0 && left_ns < max_ms * NS_PER_MS)
-			max_ms = left_ns / NS_PER_MS + 1;
-	}
-	return max_ms;
 }
 
 /* --- What is installed ----------------------------------------------------------- */

@@ -24,7 +24,7 @@ ON_TRIAL = r"id=%s: suspected of killing workers: on trial with child (\d+)"
 def restore_all(pager, image, names):
     guests = {name: pager.restore(image, name) for name in names}
     for guest in guests.values():
-        guest.cmd("start rand write")
+        guest.cmd("start rand write period=1000 burst=8")
     return guests
 
 
@@ -177,7 +177,8 @@ def killed_as_it_starts():
 
 def none_starts():
     """What is started together and fails together is one failure: the pause doubles once."""
-    fault = ";" + 3 * "ADOPT_SESSION=a!crash;" + 4 * "WORKER_START;"
+    # The last of them: the others are with the worker by then, and suspect, too.
+    fault = ";" + 3 * "ADOPT_SESSION=d!crash;" + 4 * "WORKER_START;"
     with pagerd.Pagerd(worker_fault=fault) as pager:
         image = pager.image(size="1M", seed=8)
         guests = restore_all(pager, image, "abcd")
