@@ -196,13 +196,14 @@ opener_do(int link, uint64_t number, int order_fd, int bytes_fd)
 	struct opener_job job = {.link = link, .word.number = number, .fds = {-1, -1, -1, -1}};
 	struct stat st;
 
+	/* First: from now on our end is seen, whatever it is. */
+	say_begun(&job);
 	if (fstat(order_fd, &st) < 0)
 		return;
 	job.order = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, order_fd, 0);
 	if (job.order == MAP_FAILED)
 		return;
 	find_roots(&job);
-	say_begun(&job);
 	if (job.order->closes)
 		close_file(bytes_fd);
 	for (enum opener_part part = 0; part < OPENER_PARTS && !job.order->closes; part++) {

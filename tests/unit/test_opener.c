@@ -3,10 +3,14 @@
  * not wait.  Storage that is silent is a scenario's. */
 #include "supervisor/opener.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
+#include "common/scope.h"
+#include "supervisor/opener/job.h"
 #include "supervisor/opener_impl.h"
 #include "supervisor/opener_storage.h"
 #include "supervisor/overlay.h"
@@ -278,6 +282,25 @@ test_full(void)
 	is_int(nr_running(), 0, "and it is not counted for ever");
 }
 
+/* One that cannot even read its order has told which process it is: its end is seen. */
+static void
+test_begun(void)
+{
+	scoped_fd int order = memfd_create("order", MFD_CLOEXEC);
+	struct opener_word word = {0};
+	int link[2], fds[OPENER_MAX_FDS];
+	size_t nr_fds = 1;
+
+	if (order < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0)
+		abort();
+	opener_do(link[0], 7, order, -1);
+	ok(opener_receive(link[1], &word, sizeof(word), fds, &nr_fds, MSG_DONTWAIT) > 0 &&
+		word.kind == OPENER_BEGUN && word.number == 7 && nr_fds == 1,
+	    "an empty order is begun, by a process that can be watched");
+	fd_close_all(fds, nr_fds);
+	fd_close_all(link, 2);
+}
+
 /* What no opener says. */
 static void
 test_noise(void)
@@ -316,6 +339,7 @@ main(void)
 	test_many();
 	test_dies();
 	test_full();
+	test_begun();
 	test_noise();
 	rig_stop();
 	return done();
