@@ -80,10 +80,6 @@ int hotlist_decode(
  * it is no list. */
 int hotlist_read(int fd, unsigned char **ret, size_t *ret_bytes, const char **ret_why);
 
-/* The same of an open file, read from its start, or written at its position. */
-int hotlist_load(struct hotlist *ret, int fd, const char **ret_why);
-int hotlist_save(const struct hotlist *list, int fd);
-
 /* The pages that are in at least least of the nr lists, by their mean place in those.  The
  * image is that of the first; all must be lists for it.  0; -ENOMEM, -E2BIG; -EINVAL and why. */
 int hotlist_merge(struct hotlist *ret, const struct hotlist *lists, size_t nr, size_t least,

@@ -108,24 +108,6 @@ hotlist_encode(const struct hotlist *list, unsigned char **ret, size_t *ret_byte
 	return 0;
 }
 
-int
-hotlist_save(const struct hotlist *list, int fd)
-{
-	scoped_free unsigned char *bytes = NULL;
-	size_t nr_bytes, done = 0;
-	int r = hotlist_encode(list, &bytes, &nr_bytes);
-
-	while (r == 0 && done < nr_bytes) {
-		ssize_t n = write(fd, bytes + done, nr_bytes - done);
-
-		if (n > 0)
-			done += (size_t)n;
-		else if (n == 0 || errno != EINTR)
-			r = n < 0 ? -errno : -EIO;
-	}
-	return r;
-}
-
 /* --- In --------------------------------------------------------------------------- */
 
 struct reader {
@@ -287,14 +269,4 @@ hotlist_read(int fd, unsigned char **ret, size_t *ret_bytes, const char **ret_wh
 	*ret = bytes;
 	bytes = NULL;
 	return 0;
-}
-
-int
-hotlist_load(struct hotlist *ret, int fd, const char **ret_why)
-{
-	scoped_free unsigned char *bytes = NULL;
-	size_t nr_bytes = 0;
-	int r = hotlist_read(fd, &bytes, &nr_bytes, ret_why);
-
-	return r < 0 ? r : hotlist_decode(ret, bytes, nr_bytes, ret_why);
 }

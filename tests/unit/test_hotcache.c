@@ -7,6 +7,7 @@
 
 #include "common/fd.h"
 #include "supervisor/hotcache.h"
+#include "tests/unit/hotlist_file.h"
 #include "tests/unit/tap.h"
 
 #define IMAGE_BYTES (UINT64_C(1) << 40)
@@ -24,7 +25,7 @@ make(uint32_t first, size_t nr)
 	for (size_t i = 0; i < nr; i++)
 		if (hotlist_add(&list, first + i * 2, 1) < 0)
 			abort();
-	if (hotlist_save(&list, fd) < 0)
+	if (hotlist_to_file(&list, fd) < 0)
 		abort();
 	hotlist_fini(&list);
 	return fd;

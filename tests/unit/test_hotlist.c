@@ -9,6 +9,7 @@
 
 #include "common/hotlist_foreign.h"
 #include "common/scope.h"
+#include "tests/unit/hotlist_file.h"
 #include "tests/unit/tap.h"
 
 #define MIB	  (UINT64_C(1) << 20)
@@ -65,6 +66,16 @@ test_pages(void)
 	hotlist_fini(&list);
 }
 
+static int
+from_file(struct hotlist *ret, int fd, const char **ret_why)
+{
+	scoped_free unsigned char *bytes = NULL;
+	size_t nr = 0;
+	int r = hotlist_read(fd, &bytes, &nr, ret_why);
+
+	return r < 0 ? r : hotlist_decode(ret, bytes, nr, ret_why);
+}
+
 static void
 test_file(void)
 {
@@ -73,8 +84,8 @@ test_file(void)
 	scoped_fd int fd = memfd_create("list", MFD_CLOEXEC);
 
 	make(&list, some, LENGTH(some));
-	is_int(hotlist_save(&list, fd), 0, "written");
-	is_int(hotlist_load(&again, fd, &why), 0, "read again");
+	is_int(hotlist_to_file(&list, fd), 0, "written");
+	is_int(from_file(&again, fd, &why), 0, "read again");
 	ok(is_runs(&again, some, LENGTH(some)) && again.nr_pages == list.nr_pages,
 	    "the same runs in the same order");
 	ok(again.image.bytes == IMAGE && again.image.mtime_ns == -5 &&
@@ -83,14 +94,14 @@ test_file(void)
 	hotlist_fini(&again);
 	if (ftruncate(fd, (off_t)HOTLIST_MAX_BYTES + 1) < 0)
 		abort();
-	is_int(hotlist_load(&again, fd, &why), -EINVAL, "a file that is too large");
+	is_int(from_file(&again, fd, &why), -EINVAL, "a file that is too large");
 	hotlist_fini(&list);
 	make(&list, NULL, 0);
 	if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0)
 		abort();
-	is_int(hotlist_load(&again, fd, &why), -EINVAL, "an empty file: %s", why);
-	is_int(hotlist_save(&list, fd), 0, "a list without pages is written");
-	is_int(hotlist_load(&again, fd, &why), 0, "and read");
+	is_int(from_file(&again, fd, &why), -EINVAL, "an empty file: %s", why);
+	is_int(hotlist_to_file(&list, fd), 0, "a list without pages is written");
+	is_int(from_file(&again, fd, &why), 0, "and read");
 	hotlist_fini(&again);
 	hotlist_fini(&list);
 }
